@@ -1,0 +1,69 @@
+"""The command. The only place that knows both halves; every verb imports what it needs when it is called.
+
+Exit codes: 0 done, 1 the check found a regression or a cell of a study failed, 2 the input was wrong (one line says
+what came, what was wanted and what to do), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from bench.cli import making, reading, registries
+from bench.errors import BenchError
+
+app = typer.Typer(
+    name="evenbench",
+    help="Adversarial robustness, read class by class: train, attack, store, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (making, reading, registries):
+    module.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as problem:
+        problem.show()
+        return 0
+    except click.UsageError as problem:
+        path = problem.ctx.command_path if problem.ctx else "evenbench"
+        return complain(f"{problem.format_message().rstrip('.')}; '{path} --help' shows how it is used")
+    except (BenchError, click.ClickException) as problem:
+        return complain(str(problem))
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort) as stopped:
+        sys.stderr.write(f"\nevenbench: {str(stopped) or 'interrupted'}\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as problem:
+        if problem.errno == errno.ENOSPC:
+            return complain(f"no space left to write {problem.filename or 'a file'}; free some and run it again")
+        if problem.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+            return complain(f"{problem.filename}: {problem.strerror}; choose another place or mend its permissions")
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def complain(line: str) -> int:
+    """Say on one line of standard error what is wrong; the exit code for wrong input."""
+    sys.stderr.write(f"evenbench: {' '.join(line.split())}\n")
+    return 2

@@ -1,0 +1,75 @@
+"""How the command talks: progress with an ETA on standard error, results on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+
+def stderr() -> Console:
+    """The console for progress and remarks."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def stdout() -> Console:
+    """The console for results; as wide as a table needs where nobody looks."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
+@dataclass
+class Progress:
+    """A bar with the share done, the time left and what is being done; plain lines where there is no terminal."""
+
+    bar: Bar
+    task: int
+    total: float = 0.0
+    said: int = -1
+
+    def plan(self, total: float) -> None:
+        """How much there is to do."""
+        self.total = total
+        self.bar.update(self.task, total=max(total, 1e-9))
+
+    def advance(self, done: float, doing: str) -> None:
+        """How much is done, and what is being done."""
+        self.bar.update(self.task, completed=done, description=doing)
+        tenth = int(10 * done / self.total) if self.total else 0
+        if not self.bar.console.is_terminal and tenth != self.said:
+            self.said = tenth
+            left = self.bar.tasks[0].time_remaining
+            self.say(f"{done / max(self.total, 1e-9):4.0%} done, {'' if left is None else f'{left:.0f} s left, '}{doing}")
+
+    def say(self, line: str) -> None:
+        """A line to keep."""
+        self.bar.console.print(line, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Show progress for a while."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = stderr()
+    columns = (
+        BarColumn(20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with bar:
+        yield Progress(bar, bar.add_task("", total=None))

@@ -1,0 +1,260 @@
+"""Verbs that make: train, evaluate, run, demo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.console import progress, stderr, stdout
+from bench.cli.options import DEFAULT_DB, AsJson, Dataset, Db, Device, Precision
+from bench.cli.reading import store_at
+from bench.errors import BadRecipe, BadStudy
+
+if TYPE_CHECKING:
+    from bench.store import Store
+    from bench.study import Study
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    for verb in (demo, train, evaluate, run):
+        app.command()(verb)
+
+
+def device_of(name: str) -> str:
+    """The device that a name means here.
+
+    Raises:
+        BadRecipe: it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        raise BadRecipe(f"device {name!r} cannot be used ({str(problem).splitlines()[0]}); use cpu or auto") from None
+    return name
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="A method, or parts joined by '+', such as trades+awp.")],
+    dataset: Dataset,
+    model: Annotated[str, typer.Option(help="Network to train ('evenbench list models').")],
+    preset: Annotated[str | None, typer.Option(help="paper, short or digits; the data set's default when not named.")] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help="Teacher's checkpoint, or ROLE=checkpoint.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the preset's.")] = None,
+    eps: Annotated[str | None, typer.Option(help="Radius to train for, instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and every random choice.")] = 0,
+    n: Annotated[int, typer.Option(help="Train on a stratified subset of so many images; 0 for all.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SLOT.FIELD=VALUE", help="Override a field.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Checkpoint to write.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, instead of the preset's.")] = None,
+) -> None:
+    """Train a method and keep the selected epoch's checkpoint; run it again to go on after an interruption.
+
+    Example: evenbench train pgd-at --dataset digits --model convnet-6 --out at.safetensors
+    """
+    from bench.cells import Source
+    from bench.fit import Interrupted, fit, stoppable
+    from bench.method import compose
+    from bench.models import check_name
+    from bench.runs import prepare
+    from bench.target import teacher_of
+
+    check_name(model)
+    settings: dict[str, Any] = {}
+    for key, value in (("epochs", epochs), ("eps", eps), ("precision", precision)):
+        if value is not None:
+            settings[f"schedule.{key}"] = value
+    for item in set_ or []:
+        address, equals, value = item.partition("=")
+        if not equals:
+            raise BadRecipe(f"--set {item!r} is no assignment; write slot.field=value")
+        settings[address.strip()] = value.strip()
+    images = Source(dataset, "train", n=n).images()
+    images.check_complete()
+    plan = compose(method, dataset=images.name, preset=preset, settings=settings)
+    parents = {}
+    for item in teacher or []:
+        role, equals, path = item.rpartition("=")
+        parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(Path(path), images)
+    prepared = prepare(plan, images, model, seed, parents)
+    path = out or Path("results/checkpoints") / f"{method}-{images.name}-{model}-s{seed}-{prepared.run_id[:8]}.safetensors"
+    with progress() as shown, stoppable() as stop:
+
+        def report(done: int, total: int) -> None:
+            shown.plan(total)
+            shown.advance(done, f"{method} on {images.name}: epoch {(done - 1) * plan.schedule.epochs // total + 1}")
+
+        try:
+            checkpoint = fit(prepared, path, device=device_of(device), stop=stop, report=report)
+        except Interrupted as stopped:
+            raise KeyboardInterrupt(str(stopped)) from None
+    stderr().print(f"checkpoint {checkpoint.checkpoint_id}, epoch {checkpoint.epoch} of {plan.schedule.epochs}", markup=False)
+    sys.stdout.write(f"{path}\n")
+
+
+def evaluate(
+    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Checkpoint, file.py:function, or state dict.")],
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="Split to attack.")] = "test",
+    n: Annotated[int, typer.Option(help="A stratified subset of so many images; 0 for all.")] = 0,
+    suite: Annotated[str, typer.Option(help="Line-up of attacks ('evenbench list suites').")] = "standard",
+    attacks: Annotated[str | None, typer.Option(help="Attacks by name, with commas, instead of a suite.")] = None,
+    norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
+    eps: Annotated[str | None, typer.Option(help="Radius, exact; the one trained for, or 8/255, when not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the attacks, and of the subset.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images attacked at a time.")] = 250,
+    precision: Precision = "fp32",
+    model: Annotated[str | None, typer.Option(help="Network of a foreign state dict.")] = None,
+    device: Device = "auto",
+    db: Db = DEFAULT_DB,
+) -> None:
+    """Attack a network and store what became of every sample; only what the database lacks is computed.
+
+    Example: evenbench evaluate at.safetensors --dataset digits --suite standard --eps 0.15
+    """
+    from bench.attacks.suite import plan
+    from bench.cells import Source
+    from bench.eps import parse_eps
+    from bench.recording import record
+    from bench.target import resolve
+
+    def trials(radius: str) -> Any:
+        names = [name.strip() for name in attacks.split(",")] if attacks else suite
+        return plan(names, norm=norm, eps=parse_eps(radius), seed=seed, precision=precision, batch_size=batch_size)
+
+    trials(eps or "8/255")  # wrong names and numbers are refused before the data are loaded
+    if batch_size < 1:
+        raise BadRecipe(f"--batch-size {batch_size}: at least 1 is needed")
+    images = Source(dataset, split, n=n, seed=seed).images()
+    images.check_complete()
+    store, where = store_at(db), device_of(device)
+    store.create()
+    with progress() as shown:
+        for text in targets:
+            target = resolve(text, images, model)
+            radius = eps or target.eps or "8/255"
+            record(store, target, images, trials(radius), batch_size=batch_size, device=where, progress=shown)
+    stdout().print(f"stored in {db}; 'evenbench leaderboard --db {db}' shows it", markup=False, soft_wrap=True)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, boards and figures.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Do what a study lacks: train, attack, store; then write its boards and figures.
+
+    Example: evenbench run results/studies/digits-fairness.toml --dry-run
+    """
+    from bench.study import load_study
+
+    raise typer.Exit(perform(load_study(study), db, out, workers, dry_run=dry_run, as_json=as_json))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("results/demo"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+) -> None:
+    """Train six methods on the scikit-learn digits, attack them, and show the class-by-class leaderboard.
+
+    Example: evenbench demo
+    """
+    from bench.study import load_study
+
+    if fresh:
+        clear(out)
+    with as_file(files("bench") / "studies" / "demo.toml") as path:
+        study = load_study(path)
+    raise typer.Exit(perform(study, out / "bench.duckdb", out, workers))
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run wrote into a folder, and nothing else."""
+    for name in ("checkpoints", "figures"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("bench.duckdb", "bench.duckdb.wal", "leaderboard.md", "leaderboard.html"):
+        (out / name).unlink(missing_ok=True)
+
+
+def perform(
+    study: Study, db: Path, out: Path | None, workers: int, *, dry_run: bool = False, as_json: bool = False
+) -> int:
+    """Run a study and write its boards and figures; the exit code."""
+    from bench.runner import Runner
+
+    if workers < 0:
+        raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
+    place, store = out or Path("results") / study.name, store_at(db)
+    with progress() as shown:
+        runner = Runner(study, store, place, workers or (cores() if study.device == "cpu" else 1), shown)
+        if dry_run:
+            forecast = list(runner.forecast())
+        else:
+            report = runner.run()
+    if dry_run:
+        tell_forecast(forecast, as_json=as_json)
+        return 0
+    stderr().print(f"{report.trained} trained, {report.judged} chunks judged now", markup=False)
+    publish(store, place)
+    for line in report.failures:
+        stderr().print(f"failed: {line}", markup=False, soft_wrap=True)
+    return 1 if report.failures else 0
+
+
+def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> None:
+    """Show what a run would do."""
+    import json
+
+    if as_json:
+        keys = ("cell", "training", "evaluation")
+        sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in forecast], indent=2) + "\n")
+        return
+    from rich.table import Table
+
+    table = Table("cell", "training", "evaluation", box=None)
+    for row in forecast:
+        table.add_row(*row)
+    stdout().print(table)
+
+
+def publish(store: Store, place: Path) -> None:
+    """Print the boards; write them and the figures into a folder, and say where."""
+    from bench.errors import BenchError
+    from bench.leaderboard import boards, render
+    from bench.plots import plot
+
+    try:
+        found = boards(store)
+    except BenchError as problem:  # nothing complete yet: the run's own failures say why
+        stderr().print(str(problem), markup=False, soft_wrap=True)
+        return
+    figures = plot(store, place / "figures")
+    addresses = [path.relative_to(place).as_posix() for path in figures]
+    written = []
+    for form in ("md", "html"):
+        path = place / f"leaderboard.{form}"
+        path.write_text(str(render(found, form, figures=addresses)), encoding="utf-8", newline="\n")
+        written.append(path)
+    stdout().print(render(found, "table"))
+    for path in (store.path, *written, *figures):
+        stdout().print(f"wrote {path}", markup=False, soft_wrap=True)

@@ -1,0 +1,50 @@
+"""The radius of a threat model, kept as the exact number the user meant.
+
+`0.031` and `8/255` differ by 1.4 points on some published boards, so eps is a fraction from the
+command line to the database and becomes a float only inside an attack.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from bench.errors import BadBudget
+
+
+def parse_eps(text: str | float | Fraction) -> Fraction:
+    """The exact radius that `text` names.
+
+    Args:
+        text: "8/255", "0.15", a number or a fraction; in units of the pixel range [0, 1].
+
+    Raises:
+        BadBudget: not a number, zero, negative or infinite.
+    """
+    try:
+        eps = Fraction(str(text)) if not isinstance(text, Fraction) else text
+    except (ValueError, ZeroDivisionError):
+        raise BadBudget(
+            f"eps {text!r} is no number; give a positive fraction or decimal such as 8/255 or 0.15"
+        ) from None
+    if eps <= 0:
+        raise BadBudget(
+            f"eps is {text}; a budget must be larger than 0, such as 8/255 (clean accuracy is always evaluated)"
+        )
+    return eps
+
+
+def show_eps(eps: Fraction) -> str:
+    """The shortest exact spelling: `8/255` in 8-bit steps, `0.15` where decimal, else `p/q`.
+
+    >>> show_eps(Fraction(8, 255)), show_eps(Fraction("0.15")), show_eps(Fraction(1, 3))
+    ('8/255', '0.15', '85/255')
+    """
+    rest = eps.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest == 1:
+        return f"{float(eps):.12g}"
+    if 255 % eps.denominator == 0:
+        return f"{eps.numerator * (255 // eps.denominator)}/255"
+    return f"{eps.numerator}/{eps.denominator}"

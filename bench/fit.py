@@ -1,0 +1,165 @@
+"""Which checkpoints of a training are kept on disk, and how an interrupted one goes on.
+
+Beside the file asked for, `NAME.safetensors`, which holds the selected epoch, `NAME.last.safetensors` holds the newest
+state with all that is needed to go on. Running the same command again goes on from there.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.checkpoint import Checkpoint, read, write
+from bench.errors import BadCheckpoint, Diverged
+from bench.recipe import Schedule
+from bench.runs import Run
+from bench.selection import score
+from bench.train import train
+
+
+class Interrupted(Exception):  # noqa: N818  # no error: somebody asked for it
+    """The user stopped the work; the message says what is saved and how to go on."""
+
+
+def last_of(path: Path) -> Path:
+    """Where the newest state of a training is kept, beside its selected epoch."""
+    return path.with_name(f"{path.stem}.last.safetensors")
+
+
+def finished(run: Run, path: Path) -> Checkpoint | None:
+    """The selected checkpoint of a run, if its training is complete.
+
+    Raises:
+        BadCheckpoint: the files hold another run, or are damaged.
+    """
+    newest = newest_of(run, path)
+    if newest is None or newest.epoch < run.plan.schedule.epochs or not path.exists():
+        return None
+    return read(path)
+
+
+def newest_of(run: Run, path: Path) -> Checkpoint | None:
+    """The state that a run can go on from.
+
+    Raises:
+        BadCheckpoint: the file holds another run, or is damaged.
+    """
+    beside = last_of(path)
+    if not beside.exists():
+        if path.exists() and (other := differences(read(path).run, run.identity)):
+            raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
+        return None
+    newest = read(beside)
+    if other := differences(newest.run, run.identity):
+        raise BadCheckpoint(f"{beside} holds another run (it differs in {other}); choose another --out or delete it")
+    return newest
+
+
+def differences(a: Any, b: Any, at: str = "") -> str:
+    """Where two JSON values differ: the first few dotted paths, or "" when they are equal."""
+    return ", ".join(list(_paths(a, b, at))[:4])
+
+
+def _paths(a: Any, b: Any, at: str) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from _paths(a.get(key), b.get(key), f"{at}.{key}" if at else key)
+    elif a != b:
+        yield at
+
+
+def best_epoch(history: list[dict[str, Any]], rule: str) -> int:
+    """The epoch that a selection rule keeps; the earliest of equals."""
+    scores = {
+        row["epoch"]: score(rule, row["epoch"], *(np.array(row[k], float) for k in ("n", "hits_clean", "hits_adv")))
+        for row in history
+        if row["split"] == "valid"
+    }
+    if rule == "last" or not scores:
+        return max(row["epoch"] for row in history)
+    return max(scores, key=lambda epoch: (scores[epoch], -epoch))
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """A question that turns to yes at the first Ctrl-C or SIGTERM; the second one acts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def note(number: int, frame: object) -> None:
+        asked.set()
+        for each in signals:
+            signal.signal(each, before[each])
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield asked.is_set
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
+
+
+def fit(
+    run: Run,
+    path: Path,
+    *,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Checkpoint:
+    """Train a run, or go on with it, or find it done; keep the selected epoch at `path`.
+
+    Args:
+        run: what to train.
+        path: the checkpoint's file.
+        device: where to train.
+        stop: asked after every step whether to save and leave (see `stoppable`).
+        report: called after every step with steps done and steps in all.
+
+    Raises:
+        Interrupted: stopped by the user; the state is saved.
+        Diverged: the loss is not a number; the last good state is kept.
+        BadCheckpoint: `path` holds another run.
+        DiskFull: no space for a checkpoint; the previous one is kept.
+    """
+    done = finished(run, path)
+    if done is not None:
+        return done
+    epochs = run.plan.schedule.epochs
+    try:
+        for state in train(run, device=device, resume=newest_of(run, path), stop=stop, report=report):
+            if state.step == 0:
+                keep_selected(state, run.plan.schedule, path)
+            write(state, last_of(path))
+            if state.epoch < epochs and stop():
+                raise Interrupted(
+                    f"stopped in epoch {state.epoch + 1} of {epochs} after step {state.step}; "
+                    f"saved to {last_of(path)}; run the same command again to go on"
+                )
+    except Diverged as problem:
+        good = f"{last_of(path)} holds the last good epoch" if last_of(path).exists() else "nothing was saved yet"
+        raise Diverged(f"{problem}; {good}") from None
+    return read(path)
+
+
+def keep_selected(state: Checkpoint, schedule: Schedule, path: Path) -> None:
+    """Write the selected epoch's checkpoint if this is it; after the last epoch, with the history of the whole run."""
+    end = state.epoch == schedule.epochs
+    if schedule.selection == "last" and not end:
+        return
+    best = best_epoch(state.history, schedule.selection) == state.epoch
+    if best or end:
+        chosen = state if best else read(path)
+        write(replace(chosen.judged_only(), history=state.history), path)

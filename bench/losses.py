@@ -1,0 +1,56 @@
+"""Losses per image, never reduced: logits (B,K) and a target (B,K) or labels (B,) give (B,).
+
+The label is a distribution wherever a method may soften it, and stays a class index in the margins, which are
+about one true class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    """(B,) class indices as (B,K) float distributions."""
+    return F.one_hot(y, classes).to(torch.float32)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,) -sum_k t_k log p_k in nats.
+
+    Args:
+        logits: (B,K).
+        target: (B,K) distributions.
+    """
+    return -(target * logits.log_softmax(1)).sum(1)
+
+
+def kl(target: Tensor, logits: Tensor) -> Tensor:
+    """(B,) KL(target || softmax(logits)) in nats, summed over classes; 0 log 0 is 0.
+
+    Gradients flow into `target` too where it carries them (TRADES does not detach it).
+    """
+    return (torch.xlogy(target, target) - target * logits.log_softmax(1)).sum(1)
+
+
+def rival(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) largest logit of any class but the true one."""
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) max_{k != y} z_k - z_y: positive exactly where the image is misclassified.
+
+    Source: Carlini and Wagner 2017, f_6 without the confidence offset.
+    """
+    return rival(logits, y) - logits.gather(1, y[:, None])[:, 0]
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """(B,) difference of logits ratio, margin over z_(1) - z_(3); invariant to shift and scale of the logits.
+
+    Source: Croce and Hein 2020 (AutoAttack), eq. 6. Needs at least 3 classes.
+    """
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)

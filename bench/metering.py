@@ -1,0 +1,55 @@
+"""Counting what an attack costs: images passed forward and backward through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Meter(nn.Module):
+    """A model that counts its passes.
+
+    Attributes:
+        forwards: images passed forward so far.
+        backwards: images passed backward to the pixels so far.
+    """
+
+    def __init__(self, model: nn.Module, tick: Callable[[int], None] = lambda forwards: None) -> None:
+        """Count the passes of `model`; `tick` hears the number of forward passes after each."""
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self.forwards = 0
+        self.backwards = 0
+        self._tick = tick
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the model answers. It gets a copy, so that one which works in place does not change the images."""
+        self.forwards += len(x)
+        seen = x.clone()
+        if seen.requires_grad:
+            seen.register_hook(self._count)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        answer: Tensor = self.model(seen)
+        self._tick(self.forwards)
+        return answer
+
+    def _count(self, grad: Tensor) -> None:
+        self.backwards += len(grad)
+
+
+class Bfloat16(nn.Module):
+    """A model searched in bfloat16 autocast; logits come out as float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """See `model` in bfloat16."""
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,K) float32 logits."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            answer: Tensor = self.model(x)
+        return answer.float()

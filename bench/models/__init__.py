@@ -1,0 +1,136 @@
+"""Networks by name: pixels in [0, 1] in, logits out; normalisation is inside.
+
+    convnet-W            a small network of width W, for small images
+    resnet-18            CIFAR ResNet-18
+    preact-resnet-18     pre-activation ResNet-18
+    mobilenet-v2         MobileNetV2
+    wrn-D-W              wide ResNet, such as wrn-34-10
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import BadCheckpoint, BadModel, UnknownName
+from bench.models.convnet import ConvNet
+from bench.models.foreign import read_foreign
+from bench.models.mobilenet import MobileNetV2
+from bench.models.normalize import Normalize
+from bench.models.resnet import PreActResNet18, ResNet18
+from bench.models.wideresnet import WideResNet
+
+__all__ = ["Architecture", "build", "check_name", "load_state", "model_names", "read_foreign"]
+
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {
+    r"convnet-([1-9]\d*)": ConvNet,
+    r"resnet-18": ResNet18,
+    r"preact-resnet-18": PreActResNet18,
+    r"mobilenet-v2": MobileNetV2,
+    r"wrn-([1-9]\d*)-([1-9]\d*)": WideResNet,
+}
+"""Spelling and class; the numbers in the spelling follow the common arguments."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a network.
+
+    Attributes:
+        name: one of `model_names`.
+        classes: K, at least 2.
+        channels: of the images.
+        mean: per channel, of the pixels in [0, 1]; empty for no normalisation.
+        std: likewise.
+
+    Raises:
+        UnknownName: no network is called so.
+        BadModel: classes or statistics that cannot be.
+    """
+
+    name: str
+    classes: int
+    channels: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        check_name(self.name)
+        if self.classes < 2 or self.channels < 1:
+            raise BadModel(f"{self.name} needs 2 classes and 1 channel at least, not {self.classes} and {self.channels}")
+        lengths = {len(self.mean), len(self.std)}
+        if lengths not in ({0}, {self.channels}) or any(s <= 0 for s in self.std):
+            raise BadModel(f"mean {self.mean} and std {self.std} must have {self.channels} entries each, std above 0")
+
+
+def model_names() -> dict[str, str]:
+    """What can be named, with a line on each."""
+    return {
+        "convnet-W": "small convnet of width W for small images, such as convnet-6",
+        "resnet-18": "ResNet-18 for 32x32 images",
+        "preact-resnet-18": "pre-activation ResNet-18 for 32x32 images",
+        "mobilenet-v2": "MobileNetV2 for 32x32 images",
+        "wrn-D-W": "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
+    }
+
+
+def _parsed(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
+    for spelling, kind in FAMILIES.items():
+        if match := re.fullmatch(spelling, name):
+            numbers = [int(number) for number in match.groups()]
+            if kind is not WideResNet or (numbers[0] > 4 and numbers[0] % 6 == 4):
+                return kind, numbers
+    examples = ["convnet-6", "resnet-18", "preact-resnet-18", "mobilenet-v2", "wrn-34-10"]
+    raise UnknownName.among("model", name, examples, "'evenbench list models'")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no network has.
+
+    Raises:
+        UnknownName: none is called so.
+    """
+    _parsed(name)
+
+
+def build(architecture: Architecture, seed: int = 0) -> nn.Module:
+    """A fresh network; the same weights for the same seed, and the global randomness untouched."""
+    kind, numbers = _parsed(architecture.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        normalize = Normalize(architecture.mean, architecture.std)
+        return kind(architecture.classes, architecture.channels, normalize, *numbers)
+
+
+def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network with given weights.
+
+    Raises:
+        BadCheckpoint: names or shapes differ; the message says which.
+    """
+    network = build(architecture)
+    wanted = network.state_dict()
+    found = {name: tensor for name, tensor in state.items() if name not in ("normalize.mean", "normalize.std")}
+    shapes = [
+        f"{name} is {tuple(found[name].shape)}, wanted {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    for what, names in (
+        ("lack", [name for name in wanted if name not in found]),
+        ("have beyond it", [name for name in found if name not in wanted]),
+        ("differ in", shapes),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise BadCheckpoint(
+                f"weights do not fit {architecture.name} with {architecture.classes} classes and "
+                f"{architecture.channels} channels: they {what} {', '.join(names[:3])}{more}"
+            )
+    network.load_state_dict(dict(found))
+    return network

@@ -1,0 +1,80 @@
+"""Outcomes: who survived what. The waist between making (torch) and reading (no torch).
+
+Everything that is ever shown is computed from values of this type; the making half ends in them and the
+reading half starts from them. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+SURVIVED = 0
+"""`broken_by` of a sample that is still classified correctly."""
+WRONG_UNATTACKED = 1
+"""`broken_by` of a sample that was misclassified before any attack."""
+FIRST_OF_LINEUP = 2
+"""`broken_by` of a sample broken by the first attack of the line-up; the next ones follow."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one attack did to some samples, row by row.
+
+    Attributes:
+        sample: (N,) uint32, row of the image in its data set's split.
+        label: (N,) uint16, true class.
+        predicted: (N,) uint16, class predicted for the attacked image, in fp32.
+        confidence: (N,) float32 in [0, 1], softmax probability of `predicted`.
+        broken_by: (N,) uint8: SURVIVED, WRONG_UNATTACKED, or FIRST_OF_LINEUP + position of the
+            attack in the line-up that broke the sample.
+        forwards: images passed forward through the model, over all samples.
+        backwards: images passed backward.
+        seconds: wall time spent.
+
+    Raises:
+        ValueError: the columns do not have one length, or `broken_by` contradicts the prediction.
+    """
+
+    sample: npt.NDArray[np.uint32]
+    label: npt.NDArray[np.uint16]
+    predicted: npt.NDArray[np.uint16]
+    confidence: npt.NDArray[np.float32]
+    broken_by: npt.NDArray[np.uint8]
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Columns come in any integer type and leave in the narrow ones that are stored."""
+        narrow = {
+            "sample": np.uint32,
+            "label": np.uint16,
+            "predicted": np.uint16,
+            "confidence": np.float32,
+            "broken_by": np.uint8,
+        }
+        for name, dtype in narrow.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+        if len({getattr(self, name).shape for name in narrow}) != 1 or self.sample.ndim != 1:
+            raise ValueError("the columns of Outcomes must be vectors of one length")
+        if not np.array_equal(self.correct, self.broken_by == SURVIVED):
+            raise ValueError("broken_by must be SURVIVED exactly where the prediction is the label")
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.sample)
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether the attacked image is still classified as its label."""
+        return self.predicted == self.label
+
+    def class_accuracy(self, classes: int) -> npt.NDArray[np.float64]:
+        """(classes,) fraction of each class still correct; NaN where a class has no sample."""
+        total = np.bincount(self.label, minlength=classes).astype(float)
+        hits = np.bincount(self.label[self.correct], minlength=classes)
+        with np.errstate(invalid="ignore"):
+            return np.divide(hits, total, out=np.full(classes, np.nan), where=total > 0)

@@ -1,0 +1,108 @@
+"""`slot.field=value` from the command line or a study, typed by the dataclass that holds the field."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import fields, is_dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal, TypeVar
+
+from bench.errors import BadRecipe, UnknownName
+
+T = TypeVar("T")
+
+
+def override(value: T, path: str, new: Any, address: str) -> T:
+    """A copy of a dataclass with the field at a dotted path changed.
+
+    Args:
+        value: a dataclass instance.
+        path: "field" or "field.field".
+        new: text, or a TOML value.
+        address: how the user wrote it, for messages.
+
+    Raises:
+        UnknownName: no such field.
+        BadRecipe: a value that the field cannot hold.
+    """
+    name, _, rest = path.partition(".")
+    known = [f.name for f in fields(value)]  # type: ignore[arg-type]  # a dataclass instance
+    if name not in known:
+        raise UnknownName.among(f"field of {type(value).__name__}", name, known)
+    if rest:
+        inner = getattr(value, name)
+        if not is_dataclass(inner):
+            raise BadRecipe(f"{address!r} goes below {name!r}, which is a plain value")
+        changed = override(inner, rest, new, address)
+    else:
+        changed = parse(new, typing.get_type_hints(type(value))[name], address)
+    return replace(value, **{name: changed})  # type: ignore[type-var]
+
+
+def field_at(value: object, path: str) -> Any:
+    """The value of the field at a dotted path."""
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def spell(value: Any) -> str:
+    """A value as it would be written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ":".join(spell(v) for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse(raw: Any, kind: Any, address: str) -> Any:
+    """`raw` as a value of type `kind`: bool, int, float, fraction, text, one of several literals, or a tuple.
+
+    A tuple is written with colons: `2.5:2.0`.
+
+    Raises:
+        BadRecipe: it cannot be read as one.
+    """
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if raw not in choices:
+            raise BadRecipe(f"{address}={raw}: choose one of {', '.join(map(str, choices))}")
+        return raw
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(raw).lower()]
+        if kind is int:
+            return int(str(raw))
+        if kind is float:
+            return float(Fraction(str(raw)))
+        if kind is Fraction:
+            return Fraction(str(raw))
+        if kind is str:
+            return str(raw)
+        if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return _named(raw, kind, address)
+        if typing.get_origin(kind) is tuple:
+            return tuple(parse(part, typing.get_args(kind)[0], address) for part in _parts(raw))
+    except (KeyError, ValueError, ZeroDivisionError, TypeError):
+        pass
+    raise BadRecipe(f"{address}={raw}: cannot be read as {_name(kind)}")
+
+
+def _parts(raw: Any) -> list[Any]:
+    return list(raw) if isinstance(raw, (list, tuple)) else str(raw).split(":")
+
+
+def _named(raw: Any, kind: Any, address: str) -> Any:
+    parts, hints = _parts(raw), typing.get_type_hints(kind)
+    if len(parts) != len(hints):
+        raise ValueError
+    return kind(*(parse(part, hint, address) for part, hint in zip(parts, hints.values(), strict=True)))
+
+
+def _name(kind: Any) -> str:
+    if isinstance(kind, type) and hasattr(kind, "_fields"):
+        return ":".join(kind._fields)
+    return {bool: "true or false", int: "a whole number", float: "a number", Fraction: "a fraction"}.get(kind, str(kind))

@@ -1,0 +1,288 @@
+"""A training method is a recipe of five slots; nearly every paper is a choice of what to put into one or two of them.
+
+    objective   what is fought over: how images are perturbed, which losses follow
+    targets     what an image should be called
+    budget      how far an image may move and how much it counts
+    step        how the weights move, given the loss
+    average     which weights are kept beside the trained ones, and which are judged
+
+`Schedule` is everything else that determines a training run. Both are values: frozen dataclasses whose fields are
+typed, addressable as `slot.field` and hashable as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import BadRecipe
+from bench.losses import one_hot
+from bench.types import Batch, Context, Losses, Reach, Tally, Targets, Weights, constant
+
+State = Any
+"""State of a slot: None, a tensor, or a NamedTuple of tensors. The trainer passes it in and keeps what comes out."""
+
+
+class Objective(Protocol):
+    """What is fought over. Stateless."""
+
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
+        """Adversarial images (B,C,H,W) in [0, 1], each within its reach."""
+
+    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+        """The loss of each image, (B,), in two parts."""
+
+
+class TargetRule(Protocol):
+    """What an image should be called."""
+
+    def init(self, ctx: Context) -> State:
+        """State before the first step."""
+
+    def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:
+        """Distributions over the classes."""
+
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
+        """State after a step."""
+
+    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
+        """State after an epoch, from what the epoch showed class by class."""
+
+
+class BudgetRule(Protocol):
+    """How far an image may move and how much it counts."""
+
+    def init(self, ctx: Context) -> State:
+        """State before the first step."""
+
+    def reach(self, ctx: Context, batch: Batch, state: State) -> Reach:
+        """Radius and step of each image, (B,)."""
+
+    def weigh(self, ctx: Context, batch: Batch, losses: Losses, state: State) -> Weights:
+        """Weight of each image in the two parts of the loss, (B,)."""
+
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
+        """State after a step."""
+
+    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
+        """State after an epoch."""
+
+
+class StepRule(Protocol):
+    """How the weights move. Stateless."""
+
+    def __call__(
+        self, ctx: Context, optimizer: torch.optim.Optimizer, objective: Callable[[], tuple[Tensor, Losses]]
+    ) -> tuple[Tensor, Losses]:
+        """Make one step; `objective` evaluates loss and losses at the current weights. Returns what it minimised."""
+
+
+class AverageRule(Protocol):
+    """Which weights are kept beside the trained ones."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the averaged weights, rather than the trained ones, are what is validated and evaluated."""
+
+    def end_step(self, ctx: Context) -> None:
+        """Move `ctx.averaged` after a step."""
+
+    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
+        """Move `ctx.averaged` after an epoch; `validate` measures a network on the held-out split."""
+
+
+class Stateless:
+    """A targets or budget rule that remembers nothing."""
+
+    def init(self, ctx: Context) -> State:
+        """No state."""
+        return None
+
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
+        """Unchanged."""
+        return state
+
+    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
+        """Unchanged."""
+        return state
+
+
+@dataclass(frozen=True)
+class OneHot(Stateless):
+    """The label itself."""
+
+    def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:
+        """One-hot distributions, wherever the image has moved."""
+        label = one_hot(batch.y, ctx.classes)
+        return Targets(label, constant(label))
+
+
+@dataclass(frozen=True)
+class Uniform(Stateless):
+    """The same radius, step and weight for every image."""
+
+    step: float = 0.25
+    """Step as a fraction of eps: 2/255 at eps 8/255."""
+
+    def reach(self, ctx: Context, batch: Batch, state: State) -> Reach:
+        """Radius eps, step a fraction of it."""
+        eps = torch.full_like(batch.y, ctx.eps, dtype=torch.float32)
+        return Reach(eps, self.step * eps)
+
+    def weigh(self, ctx: Context, batch: Batch, losses: Losses, state: State) -> Weights:
+        """Every image counts 1."""
+        one = torch.ones_like(losses.fit)
+        return Weights(one, one)
+
+
+@dataclass(frozen=True)
+class Descend:
+    """One step of the optimizer down the gradient of the loss."""
+
+    def __call__(
+        self, ctx: Context, optimizer: torch.optim.Optimizer, objective: Callable[[], tuple[Tensor, Losses]]
+    ) -> tuple[Tensor, Losses]:
+        """Evaluate, differentiate, step."""
+        optimizer.zero_grad()
+        loss, losses = objective()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+        return loss, losses
+
+
+@torch.no_grad()
+def blend(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """averaged <- decay * averaged + (1 - decay) * model, over weights and buffers; counters are copied."""
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    into = [a for a, _ in pairs if a.is_floating_point()]
+    torch._foreach_lerp_(into, [m for a, m in pairs if a.is_floating_point()], 1 - decay)
+    for a, m in pairs:
+        if not a.is_floating_point():
+            a.copy_(m)
+
+
+@dataclass(frozen=True)
+class Last:
+    """No averaging: the kept weights are the trained ones."""
+
+    judged: bool = False
+
+    def end_step(self, ctx: Context) -> None:
+        """Copy."""
+        blend(ctx.averaged, ctx.model, 0.0)
+
+    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training method: five choices."""
+
+    objective: Objective
+    targets: TargetRule = OneHot()
+    budget: BudgetRule = Uniform()
+    step: StepRule = Descend()
+    average: AverageRule = Last()
+
+    def __post_init__(self) -> None:
+        """A slot holds a frozen dataclass instance, so that the recipe can be printed, hashed and overridden."""
+        for slot in SLOTS:
+            filling = getattr(self, slot)
+            if not is_dataclass(filling) or isinstance(filling, type):
+                raise BadRecipe(f"slot {slot!r} holds {filling!r}; a slot is filled by a dataclass instance")
+
+
+SLOTS = tuple(f.name for f in fields(Recipe))
+
+Selection = Literal["last", "best-robust", "best-robust-plus-worst", "best-mean-clean-robust"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Everything but the recipe that determines a training run on given data and seed."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    """Peak learning rate."""
+    shape: Literal["piecewise", "cosine", "one-cycle"] = "one-cycle"
+    drops: tuple[float, ...] = (0.5, 0.75)
+    """Piecewise: where the learning rate is multiplied by `factor`, as fractions of the run."""
+    factor: float = 0.1
+    rise: float = 0.3
+    """One-cycle: fraction of the run in which the learning rate rises to its peak."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    eps: Fraction = Fraction(8, 255)
+    """Radius of the threat model trained for, Linf, in units of the pixel range."""
+    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
+    """Random crop after padding by an eighth of the side (4 at 32), and random mirror image."""
+    normalize: bool = False
+    """Whether the model standardises pixels by the training split's mean and deviation per channel."""
+    holdout: float = 0.02
+    """Fraction of the training split held out of training to select the kept epoch."""
+    selection: Selection = "best-robust"
+    validate_every: int = 1
+    """Epochs between validations; the last epoch is always validated."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """A schedule that cannot be run is refused before any work.
+
+        Raises:
+            BadRecipe: a count below 1, or a rate or fraction out of range.
+        """
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; at least 1 is needed")
+        for name in ("lr", "factor", "eps"):
+            if getattr(self, name) <= 0:
+                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must be larger than 0")
+        for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, 10), ("rise", 0, 1), ("holdout", 0, 0.9)):
+            if not low <= getattr(self, name) <= high:
+                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
+        if self.nesterov and self.momentum == 0:
+            raise BadRecipe("schedule.nesterov needs momentum above 0")
+        if self.holdout == 0 and self.selection != "last":
+            raise BadRecipe(f"schedule.selection {self.selection!r} needs a held-out split; set schedule.holdout above 0")
+
+    def first_epochs_of_drops(self) -> list[int]:
+        """Epochs (0-based) from which on each cut of a piecewise schedule holds."""
+        return [round(drop * self.epochs) for drop in self.drops] if self.shape == "piecewise" else []
+
+
+def as_json(value: Any) -> Any:
+    """A recipe, schedule or slot as JSON values: dataclasses become objects with their class's name."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        body = {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
+        return {"is": f"{kind.__module__}:{kind.__qualname__}", **body}
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: as_json(getattr(value, name)) for name in value._fields}
+    if isinstance(value, (tuple, list)):
+        return [as_json(v) for v in value]
+    return value
+
+
+class Span(NamedTuple):
+    """A value that moves along a half cosine over the run."""
+
+    begin: float
+    end: float
+
+    def at(self, progress: float) -> float:
+        """Value when `progress` in [0, 1] of the run is done.
+
+        Source: Wu et al., ADR (ICLR 2024), section 3.2, annealing of temperature and interpolation.
+        """
+        return self.end + (self.begin - self.end) * (1 + math.cos(math.pi * progress)) / 2

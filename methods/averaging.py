@@ -1,0 +1,44 @@
+"""Weight averaging: an exponential moving average of the weights, updated after every step.
+
+`ema` (also `wa`) keeps the average and judges it; inside ADR the average only gives the targets.
+
+Paper:   Izmailov et al., UAI 2018 (arXiv 1803.05407); per-step EMA as in Wu et al., ICLR 2024 (arXiv 2305.12118)
+Code:    yuyuwu5/ADR @ 515da0e
+Claim:   none of its own
+Departs: nothing known; BatchNorm statistics are averaged with the weights, integer counters are copied
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from bench.method import Method, Preset
+from bench.recipe import blend
+from bench.types import Context, Tally
+from methods import settings
+
+
+@dataclass(frozen=True)
+class EMA:
+    """theta_avg <- decay theta_avg + (1 - decay) theta, after every step, without bias correction."""
+
+    decay: float = 0.995
+    judged: bool = False
+
+    def end_step(self, ctx: Context) -> None:
+        """Move the average towards the weights."""
+        blend(ctx.averaged, ctx.model, self.decay)
+
+    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
+        """Nothing: every step counts."""
+
+
+METHOD = Method(
+    slots={"average": EMA(judged=True)},
+    on="pgd-at",
+    module=__name__,
+    presets={"digits/digits": Preset(settings.DIGITS, {"average": EMA(decay=0.98, judged=True)})},
+)

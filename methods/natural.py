@@ -1,0 +1,48 @@
+"""Natural training: empirical risk on clean images.
+
+The floor of every robust board and the ceiling of its clean column: nothing is done against an adversary.
+
+Paper:   standard practice; the setting is AdaAD's natural baseline (Huang et al., CVPR 2023)
+Code:    boyellow/AdaAD @ 9e5c6e5, Plain_Clean
+Claim:   none
+Departs: nothing known
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.losses import cross_entropy
+from bench.method import Method, Preset
+from bench.recipe import Schedule
+from bench.types import Batch, Context, Losses, Reach, Targets
+from methods import settings
+
+
+@dataclass(frozen=True)
+class Natural:
+    """Cross-entropy on the clean images."""
+
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
+        """No perturbation."""
+        return batch.x
+
+    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+        """CE(S(x), y)."""
+        logits = model(batch.x)
+        fit = cross_entropy(logits, targets.clean)
+        return Losses(fit, torch.zeros_like(fit), logits, None)
+
+
+METHOD = Method(
+    slots={"objective": Natural()},
+    module=__name__,
+    presets={
+        "cifar10/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), selection="last")),
+        "*/short": Preset(settings.SHORT),
+        "digits/digits": Preset(settings.DIGITS),
+    },
+)

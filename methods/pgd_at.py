@@ -1,0 +1,54 @@
+"""PGD-AT: adversarial training on the strongest image that projected gradient ascent finds.
+
+Only the worst case within the ball is learned: min over weights of the mean over images of max CE(S(x'), y).
+
+Paper:   Madry et al., ICLR 2018 (arXiv 1706.06083); the setting is Rice et al., ICML 2020 (arXiv 2002.11569)
+Code:    locuslab/robust_overfitting @ c47a25c, train_cifar.py
+Claim:   CIFAR-10, PreActResNet-18, robust accuracy under PGD-10, best and last epoch: 53.49 and 45.59
+         (clean 82.92 and 84.93), from the authors' experiment logs in the repository
+Departs: the release selects on the test split, this one on a held-out split of the training data
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.inner import Inner
+from bench.losses import cross_entropy
+from bench.method import Method, Preset
+from bench.recipe import Schedule
+from bench.types import Batch, Context, Losses, Reach, Targets
+from methods import settings
+
+
+@dataclass(frozen=True)
+class PGDAT:
+    """Cross-entropy on the adversarial images."""
+
+    inner: Inner = Inner(steps=10, start="uniform", mode="train")
+    """Ten steps of 2/255 from a uniform start; the released loop attacks in train mode."""
+
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
+        """max CE(S(x'), t), t the label or what stands in its place."""
+        return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), targets.at(adv)), batch.x, reach)
+
+    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+        """CE(S(x'), t)."""
+        logits = model(adv)
+        fit = cross_entropy(logits, targets.at(adv))
+        return Losses(fit, torch.zeros_like(fit), None, logits)
+
+
+METHOD = Method(
+    slots={"objective": PGDAT()},
+    module=__name__,
+    presets={
+        "cifar10/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), normalize=True)),
+        "cifar100/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), normalize=True)),
+        "*/short": Preset(settings.SHORT),
+        "digits/digits": Preset(settings.DIGITS),
+    },
+)
