@@ -62,7 +62,9 @@ class Checkpoint:
     @property
     def checkpoint_id(self) -> str:
         """Hash of the judged weights, the architecture and the run."""
-        return weights_id(self.weights, {"architecture": asdict(self.architecture), "run": self.run, "epoch": self.epoch})
+        return weights_id(
+            self.weights, {"architecture": asdict(self.architecture), "run": self.run, "epoch": self.epoch}
+        )
 
     @property
     def run_id(self) -> str:
@@ -166,7 +168,9 @@ def read(path: Path) -> Checkpoint:
             record["versions"],
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
-        raise BadCheckpoint(f"{path} has an evenbench record that cannot be read ({problem!r}); it is damaged") from None
+        raise BadCheckpoint(
+            f"{path} has an evenbench record that cannot be read ({problem!r}); it is damaged"
+        ) from None
     if checkpoint.checkpoint_id != record["checkpoint_id"]:
         raise BadCheckpoint(
             f"{path} does not hold what its record says: recorded id {record['checkpoint_id']}, "

@@ -196,7 +196,8 @@ def check_leaves_the_model_alone(attack: Attack) -> None:
     _require(all(flags), f"{attack!r} left parameters frozen")
     grads = [parameter.grad for parameter in victim.model.parameters()]
     _require(
-        all(grad is not None and not grad.any() for grad in grads), f"{attack!r} changed the gradients of the parameters"
+        all(grad is not None and not grad.any() for grad in grads),
+        f"{attack!r} changed the gradients of the parameters",
     )
     for name, value in victim.model.state_dict().items():
         _require(torch.equal(value, state[name]), f"{attack!r} changed {name} of the model")

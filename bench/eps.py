@@ -39,12 +39,10 @@ def show_eps(eps: Fraction) -> str:
     >>> show_eps(Fraction(8, 255)), show_eps(Fraction("0.15")), show_eps(Fraction(1, 3))
     ('8/255', '0.15', '85/255')
     """
-    rest = eps.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest == 1:
-        return f"{float(eps):.12g}"
+    for digits in range(13):
+        scaled = eps * 10**digits
+        if scaled.denominator == 1:
+            return f"{scaled.numerator / 10**digits:.{digits}f}"
     if 255 % eps.denominator == 0:
         return f"{eps.numerator * (255 // eps.denominator)}/255"
     return f"{eps.numerator}/{eps.denominator}"

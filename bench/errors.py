@@ -47,10 +47,7 @@ class UnknownName(BenchError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        if see:
-            listing = f"{see} shows all {len(names)}"
-        else:
-            listing = f"known: {', '.join(names) or 'none'}"
+        listing = f"{see} shows all {len(names)}" if see else f"known: {', '.join(names) or 'none'}"
         return cls(f"no {kind} is called {name!r}{hint or ';'} {listing}")
 
 

@@ -24,7 +24,7 @@ from bench.selection import score
 from bench.train import train
 
 
-class Interrupted(Exception):  # noqa: N818  # no error: somebody asked for it
+class Interrupted(Exception):  # no error: somebody asked for it
     """The user stopped the work; the message says what is saved and how to go on."""
 
 
@@ -83,8 +83,8 @@ def best_epoch(history: list[dict[str, Any]], rule: str) -> int:
         if row["split"] == "valid"
     }
     if rule == "last" or not scores:
-        return max(row["epoch"] for row in history)
-    return max(scores, key=lambda epoch: (scores[epoch], -epoch))
+        return max(int(row["epoch"]) for row in history)
+    return int(max(scores, key=lambda epoch: (scores[epoch], -epoch)))
 
 
 @contextmanager

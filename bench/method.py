@@ -17,6 +17,7 @@ from bench.overrides import field_at, override, spell
 from bench.recipe import SLOTS, Recipe, Schedule
 from bench.registry import Registry
 
+
 @dataclass(frozen=True)
 class Preset:
     """How a method is run on a data set.

@@ -7,6 +7,7 @@ reading half starts from them. Numpy only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,23 @@ WRONG_UNATTACKED = 1
 """`broken_by` of a sample that was misclassified before any attack."""
 FIRST_OF_LINEUP = 2
 """`broken_by` of a sample broken by the first attack of the line-up; the next ones follow."""
+
+
+def narrowed(name: str, values: npt.ArrayLike, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A column in the narrow type that is stored.
+
+    Raises:
+        ValueError: a value would not survive: an integer out of range, a confidence outside [0, 1].
+    """
+    wide = np.asarray(values)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)  # type: ignore[type-var]  # an integer type, as was just asked
+        fits = (wide >= limits.min) & (wide <= limits.max)
+    else:
+        fits = (wide >= 0) & (wide <= 1)
+    if not fits.all():
+        raise ValueError(f"{name} holds {wide[~fits].flat[0]}, which is no {name}")
+    return wide.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,8 @@ class Outcomes:
         seconds: wall time spent.
 
     Raises:
-        ValueError: the columns do not have one length, or `broken_by` contradicts the prediction.
+        ValueError: the columns do not have one length, a value does not fit its type, a confidence lies outside
+            [0, 1], or `broken_by` contradicts the prediction.
     """
 
     sample: npt.NDArray[np.uint32]
@@ -57,7 +76,7 @@ class Outcomes:
             "broken_by": np.uint8,
         }
         for name, dtype in narrow.items():
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
+            object.__setattr__(self, name, narrowed(name, getattr(self, name), dtype))
         if len({getattr(self, name).shape for name in narrow}) != 1 or self.sample.ndim != 1:
             raise ValueError("the columns of Outcomes must be vectors of one length")
         if not np.array_equal(self.correct, self.broken_by == SURVIVED):
@@ -70,11 +89,11 @@ class Outcomes:
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """(N,) whether the attacked image is still classified as its label."""
-        return self.predicted == self.label
+        return np.equal(self.predicted, self.label)
 
     def class_accuracy(self, classes: int) -> npt.NDArray[np.float64]:
         """(classes,) fraction of each class still correct; NaN where a class has no sample."""
         total = np.bincount(self.label, minlength=classes).astype(float)
         hits = np.bincount(self.label[self.correct], minlength=classes)
-        with np.errstate(invalid="ignore"):
-            return np.divide(hits, total, out=np.full(classes, np.nan), where=total > 0)
+        accuracy: npt.NDArray[np.float64] = np.divide(hits, total, out=np.full(classes, np.nan), where=total > 0)
+        return accuracy

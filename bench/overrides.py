@@ -105,4 +105,6 @@ def _named(raw: Any, kind: Any, address: str) -> Any:
 def _name(kind: Any) -> str:
     if isinstance(kind, type) and hasattr(kind, "_fields"):
         return ":".join(kind._fields)
-    return {bool: "true or false", int: "a whole number", float: "a number", Fraction: "a fraction"}.get(kind, str(kind))
+    return {bool: "true or false", int: "a whole number", float: "a number", Fraction: "a fraction"}.get(
+        kind, str(kind)
+    )

@@ -252,7 +252,9 @@ class Schedule:
         if self.nesterov and self.momentum == 0:
             raise BadRecipe("schedule.nesterov needs momentum above 0")
         if self.holdout == 0 and self.selection != "last":
-            raise BadRecipe(f"schedule.selection {self.selection!r} needs a held-out split; set schedule.holdout above 0")
+            raise BadRecipe(
+                f"schedule.selection {self.selection!r} needs a held-out split; set schedule.holdout above 0"
+            )
 
     def first_epochs_of_drops(self) -> list[int]:
         """Epochs (0-based) from which on each cut of a piecewise schedule holds."""

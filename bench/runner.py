@@ -7,7 +7,7 @@ most the chunks in flight, and the next run goes on from there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -365,5 +365,11 @@ def attack_row(trial: Trial) -> AttackRow:
     """What the store keeps of an attack."""
     exact = show_eps(trial.eps) if trial.eps else "0"
     return AttackRow(
-        trial.attack_id, trial.name, trial.norm, exact, float(trial.eps or Fraction(0)), trial.lineup, canonical(trial.spec)
+        trial.attack_id,
+        trial.name,
+        trial.norm,
+        exact,
+        float(trial.eps or Fraction(0)),
+        trial.lineup,
+        canonical(trial.spec),
     )

@@ -182,7 +182,7 @@ def load_study(path: Path) -> Study:
     values = typed(Study, raw, where, skip=("entries",))
     for key in ("name", "dataset"):
         if not values.get(key):
-            raise BadStudy(f"{where} has no {key!r}; add {key} = \"...\"")
+            raise BadStudy(f'{where} has no {key!r}; add {key} = "..."')
     study = Study(entries=entries, **values)
     validate(study, where)
     return study
@@ -214,7 +214,7 @@ def validate(study: Study, where: str) -> None:
     Raises:
         BenchError: see `load_study`.
     """
-    from bench.models import Architecture, check_name
+    from bench.models import check_name
 
     if min(study.batch_size, study.n + 1, study.train_n + 1) < 1:
         raise BadStudy(f"{where}: batch_size must be at least 1, n and train_n at least 0")
@@ -233,7 +233,7 @@ def validate(study: Study, where: str) -> None:
             raise type(problem)(f"{at}: {problem}") from None
         teachers = entry.teachers(roles)
         if missing := [role for role in roles if role not in teachers]:
-            raise BadStudy(f"{at}: {entry.method or entry.name!r} learns from a {missing[0]}; set teacher = \"ENTRY\"")
+            raise BadStudy(f'{at}: {entry.method or entry.name!r} learns from a {missing[0]}; set teacher = "ENTRY"')
         if spare := [role for role in teachers if role not in roles]:
             raise BadStudy(f"{at}: {entry.method or entry.name!r} has no use for a {spare[0]}; leave it out")
         for teacher in teachers.values():

@@ -123,7 +123,9 @@ def of_function(path: Path, function: str) -> Target:
     except BadModel:
         raise
     except Exception as problem:  # whatever the user's own code raises
-        raise BadModel(f"{path}:{function} failed with {type(problem).__name__}: {problem}; mend that file") from problem
+        raise BadModel(
+            f"{path}:{function} failed with {type(problem).__name__}: {problem}; mend that file"
+        ) from problem
     if not isinstance(network, nn.Module):
         raise BadModel(f"{path}:{function} returned {type(network).__name__}; it must return a torch.nn.Module")
     kind = type(network).__qualname__

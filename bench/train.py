@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,12 +159,18 @@ def validate(model: nn.Module, images: Images, eps: float, seed: int, device: st
             x, y = images.batch(rows, device)
             streams = Streams(seed, torch.from_numpy(images.sample[rows].astype(np.int64)).to(device)).fork("validate")
             ctx = Context(model, model, {}, images.classes, eps, 0, streams)
-            reach = Reach(eps=torch.full((len(x),), eps, device=device), step=torch.full((len(x),), eps / 4, device=device))
+            reach = Reach(
+                eps=torch.full((len(x),), eps, device=device), step=torch.full((len(x),), eps / 4, device=device)
+            )
             label = one_hot(y, images.classes)
-            adv = VALIDATION(ctx, lambda at, label=label: cross_entropy(model(at), label), x, reach)
+            adv = VALIDATION(ctx, partial(_gain, model, label), x, reach)
             with torch.no_grad():
                 tally.add(y, model(x), model(adv))
     return tally
+
+
+def _gain(model: nn.Module, label: Tensor, x: Tensor) -> Tensor:
+    return cross_entropy(model(x), label)
 
 
 def record(epoch: int, split: str, tally: Tally) -> dict[str, Any]:
@@ -262,7 +269,13 @@ def step(job: _Job, batch: Batch) -> tuple[Tensor, Losses]:
             return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
 
     loss, losses = recipe.step(ctx, job.optimizer, objective)
-    return loss.detach(), Losses(*(None if part is None else part.detach() for part in losses))
+    clean, adversarial = losses.logits_clean, losses.logits_adv
+    return loss.detach(), Losses(
+        losses.fit.detach(),
+        losses.smooth.detach(),
+        None if clean is None else clean.detach(),
+        None if adversarial is None else adversarial.detach(),
+    )
 
 
 def finish_epoch(job: _Job, held: Images | None, device: str) -> None:

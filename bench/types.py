@@ -91,8 +91,8 @@ class Tally:
     @classmethod
     def zeros(cls, classes: int, device: torch.device | str = "cpu") -> Tally:
         """An empty record."""
-        vectors = [torch.zeros(classes, device=device) for _ in fields(cls)[:-1]]
-        return cls(*vectors, torch.zeros(classes, classes, device=device))
+        vectors = {f.name: torch.zeros(classes, device=device) for f in fields(cls)}
+        return cls(**vectors | {"prob_adv": torch.zeros(classes, classes, device=device)})
 
     @torch.no_grad()
     def add(self, y: Tensor, logits_clean: Tensor | None, logits_adv: Tensor | None) -> None:

@@ -1,14 +1,14 @@
 """ADR: annealed self-distillation; the label is softened by what the averaged self says of the clean image.
 
-The averaged network's tempered prediction is mixed with the one-hot label; the mixture is trusted more as training goes
-on and less where the averaged network is wrong.
+The averaged network's tempered prediction is mixed with the one-hot label; the mixture is trusted more as training
+goes on and less where the averaged network is wrong.
 
 Paper:   Wu et al., ICLR 2024 (arXiv 2305.12118)
 Code:    yuyuwu5/ADR @ 515da0e
 Claim:   CIFAR-10, ResNet-18, AutoAttack / clean: ADR 50.39 / 82.41, ADR+WA 50.86 / 82.59, ADR+WA+AWP 51.24 / 83.26;
          CIFAR-100: 26.89 / 56.10, 27.54 / 58.30, 28.52 / 57.36 (released checkpoints, official README)
-Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after the same training. With `trades` the clean
-         and adversarial images go through two forwards (the release concatenates them) and start from a normal
+Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after the same training. With `trades` the
+         clean and adversarial images go through two forwards (the release concatenates them) and start from a normal
          instead of a one-sided uniform noise. The release's AWP moves all parameters: `step.tensors=all`. Its
          validation split is the test set; here it is held out of training.
 """
@@ -39,7 +39,10 @@ class ADR(Stateless):
 
     @torch.no_grad()
     def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:
-        """lambda_i q + (1 - lambda_i) onehot(y), lambda_i = clip(lambda - (max q - q_y), 0, 1), q the averaged self's."""
+        """lambda_i q + (1 - lambda_i) onehot(y), q the averaged self's prediction.
+
+        lambda_i = clip(lambda - (max q - q_y), 0, 1): less trust where the averaged self prefers another class.
+        """
         label = one_hot(batch.y, ctx.classes)
         trust, temperature = self.trust.at(ctx.progress), self.temperature.at(ctx.progress)
         soft = (ctx.averaged(batch.x).float() / temperature).softmax(1)

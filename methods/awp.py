@@ -1,18 +1,18 @@
 """AWP: adversarial weight perturbation; descend from the worst weights near the current ones.
 
-The loss is flattened in weight space: each kernel is moved up the gradient by a fraction of its own norm, the step is
-computed there, and the perturbation is taken back.
+The loss is flattened in weight space: each kernel is moved up the gradient by a fraction of its own norm, the step
+is computed there, and the perturbation is taken back.
 
 Paper:   Wu et al., NeurIPS 2020 (arXiv 2004.05884)
 Code:    csdongxian/AWP @ a7acf5d, utils_awp.py
 Claim:   CIFAR-10, AutoAttack: AT-AWP WideResNet-34-10 53.97, TRADES-AWP 56.17 (official README)
-Departs: no proxy network: its step size cancels, the perturbation is gamma ||w|| g / ||g|| (equal to 1e-7). ADR's release
-         moves every parameter, biases and BatchNorm too: `step.tensors=all`.
+Departs: no proxy network: its step size cancels, the perturbation is gamma ||w|| g / ||g|| (equal to 1e-7).
+         ADR's release moves every parameter, biases and BatchNorm too: `step.tensors=all`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +41,7 @@ def statistics_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def moved(weights: Sequence[Tensor], offsets: Sequence[Tensor]) -> Iterator[None]:
+def moved(weights: list[Tensor], offsets: list[Tensor]) -> Iterator[None]:
     """The weights displaced, and taken back by the same displacement afterwards."""
     with torch.no_grad():
         torch._foreach_add_(weights, offsets)
@@ -71,7 +71,7 @@ class AWP:
         if ctx.epoch < self.begin:
             return descend(ctx, optimizer, objective)
         named = list(ctx.model.named_parameters())
-        weights = [w for n, w in named if self.tensors == "all" or (w.ndim > 1 and "weight" in n)]
+        weights: list[Tensor] = [w for n, w in named if self.tensors == "all" or (w.ndim > 1 and "weight" in n)]
         with statistics_kept(ctx.model):
             gradients = torch.autograd.grad(objective()[0], weights)
         with torch.no_grad():

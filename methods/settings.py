@@ -20,4 +20,4 @@ DIGITS = Schedule(
     holdout=0.1,
     selection="last",
 )
-"""The 8x8 digits, Linf at eps 0.15; the held-out tenth (about 11 images a class) is logged but too small to select on."""
+"""The 8x8 digits, Linf at eps 0.15; the held-out tenth, 11 images a class, is logged but too small to select on."""

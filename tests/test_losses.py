@@ -70,7 +70,9 @@ def test_dlr_ignores_shift_and_scale(logits, y, scale, shift):
 def test_cross_entropy_of_a_label_is_torchs():
     z = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
     y = torch.tensor([0, 1, 2, 3, 4, 0])
-    torch.testing.assert_close(cross_entropy(z, one_hot(y, 5)), torch.nn.functional.cross_entropy(z, y, reduction="none"))
+    torch.testing.assert_close(
+        cross_entropy(z, one_hot(y, 5)), torch.nn.functional.cross_entropy(z, y, reduction="none")
+    )
 
 
 def test_kl_passes_gradients_into_the_target():

@@ -175,7 +175,7 @@ def box_of(text: Text) -> Box:
 SHAPES = {
     "few": board_of(3, CIFAR),
     "many": board_of(24, CIFAR, seeds=3),
-    "hundred": board_of(24, [f"class_{number}_of_them" for number in range(100)]),
+    "hundred": board_of(9, [f"class_{number}_of_them" for number in range(100)]),
     "one": board_of(1, ("a", "b")),
     "clean": board_of(6, CIFAR, attack="clean"),
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 
 def stderr() -> Console:
@@ -32,7 +33,7 @@ class Progress:
     """A bar with the share done, the time left and what is being done; plain lines where there is no terminal."""
 
     bar: Bar
-    task: int
+    task: TaskID
     total: float = 0.0
     said: int = -1
 
@@ -48,7 +49,9 @@ class Progress:
         if not self.bar.console.is_terminal and tenth != self.said:
             self.said = tenth
             left = self.bar.tasks[0].time_remaining
-            self.say(f"{done / max(self.total, 1e-9):4.0%} done, {'' if left is None else f'{left:.0f} s left, '}{doing}")
+            self.say(
+                f"{done / max(self.total, 1e-9):4.0%} done, {'' if left is None else f'{left:.0f} s left, '}{doing}"
+            )
 
     def say(self, line: str) -> None:
         """A line to keep."""

@@ -53,13 +53,17 @@ def train(
     method: Annotated[str, typer.Argument(help="A method, or parts joined by '+', such as trades+awp.")],
     dataset: Dataset,
     model: Annotated[str, typer.Option(help="Network to train ('evenbench list models').")],
-    preset: Annotated[str | None, typer.Option(help="paper, short or digits; the data set's default when not named.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="paper, short or digits; the data set's default when not named.")
+    ] = None,
     teacher: Annotated[list[str] | None, typer.Option(help="Teacher's checkpoint, or ROLE=checkpoint.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the preset's.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius to train for, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Of the initial weights and every random choice.")] = 0,
     n: Annotated[int, typer.Option(help="Train on a stratified subset of so many images; 0 for all.")] = 0,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SLOT.FIELD=VALUE", help="Override a field.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SLOT.FIELD=VALUE", help="Override a field.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write.")] = None,
     device: Device = "auto",
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, instead of the preset's.")] = None,
@@ -90,10 +94,12 @@ def train(
     plan = compose(method, dataset=images.name, preset=preset, settings=settings)
     parents = {}
     for item in teacher or []:
-        role, equals, path = item.rpartition("=")
-        parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(Path(path), images)
+        role, equals, file = item.rpartition("=")
+        parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(Path(file), images)
     prepared = prepare(plan, images, model, seed, parents)
-    path = out or Path("results/checkpoints") / f"{method}-{images.name}-{model}-s{seed}-{prepared.run_id[:8]}.safetensors"
+    path = (
+        out or Path("results/checkpoints") / f"{method}-{images.name}-{model}-s{seed}-{prepared.run_id[:8]}.safetensors"
+    )
     with progress() as shown, stoppable() as stop:
 
         def report(done: int, total: int) -> None:
@@ -104,19 +110,25 @@ def train(
             checkpoint = fit(prepared, path, device=device_of(device), stop=stop, report=report)
         except Interrupted as stopped:
             raise KeyboardInterrupt(str(stopped)) from None
-    stderr().print(f"checkpoint {checkpoint.checkpoint_id}, epoch {checkpoint.epoch} of {plan.schedule.epochs}", markup=False)
+    stderr().print(
+        f"checkpoint {checkpoint.checkpoint_id}, epoch {checkpoint.epoch} of {plan.schedule.epochs}", markup=False
+    )
     sys.stdout.write(f"{path}\n")
 
 
 def evaluate(
-    targets: Annotated[list[str], typer.Argument(metavar="TARGET...", help="Checkpoint, file.py:function, or state dict.")],
+    targets: Annotated[
+        list[str], typer.Argument(metavar="TARGET...", help="Checkpoint, file.py:function, or state dict.")
+    ],
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="Split to attack.")] = "test",
     n: Annotated[int, typer.Option(help="A stratified subset of so many images; 0 for all.")] = 0,
     suite: Annotated[str, typer.Option(help="Line-up of attacks ('evenbench list suites').")] = "standard",
     attacks: Annotated[str | None, typer.Option(help="Attacks by name, with commas, instead of a suite.")] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
-    eps: Annotated[str | None, typer.Option(help="Radius, exact; the one trained for, or 8/255, when not given.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Radius, exact; the one trained for, or 8/255, when not given.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the attacks, and of the subset.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images attacked at a time.")] = 250,
     precision: Precision = "fp32",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from bench.cli.console import stderr, stdout
 from bench.cli.options import AsJson
 from bench.errors import BenchError, UnknownName
+from bench.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -20,22 +21,35 @@ def register(app: typer.Typer) -> None:
     app.command()(show)
 
 
+T = TypeVar("T")
+
+
+def first_line(text: str | None) -> str:
+    """What a docstring says first."""
+    return (text or "").strip().split("\n", 1)[0]
+
+
+def described(registry: Registry[T], describe: Callable[[T], str]) -> dict[str, str]:
+    """A line on every entry; one that cannot be loaded says why and harms no other."""
+    lines = {}
+    for name in registry.names():
+        try:
+            lines[name] = describe(registry.get(name))
+        except BenchError as problem:
+            lines[name] = f"cannot be used: {problem}"
+    return lines
+
+
 def _methods() -> dict[str, str]:
     from bench.method import METHODS
 
-    found = {}
-    for name in METHODS.names():
-        try:
-            found[name] = METHODS.get(name).page().split("\n", 1)[0]
-        except BenchError as problem:
-            found[name] = f"cannot be used: {problem}"
-    return found
+    return described(METHODS, lambda method: first_line(method.page()))
 
 
 def _attacks() -> dict[str, str]:
-    from bench.attacks.suite import describe_attacks
+    from bench.attacks.suite import ATTACKS
 
-    return describe_attacks()
+    return described(ATTACKS, lambda attack: f"{first_line(type(attack).__doc__)} {attack}")
 
 
 def _suites() -> dict[str, str]:
@@ -98,12 +112,15 @@ def show(
     Example: evenbench show trades+adr --dataset digits
     """
     from bench.method import compose, lineage
-    from bench.recipe import SLOTS, as_json as plain
+    from bench.recipe import SLOTS
+    from bench.recipe import as_json as plain
 
     plan = compose(method, dataset=dataset, preset=preset)
     if as_json:
         facts = {"method": plan.method, "preset": plan.preset, "teachers": list(plan.teachers)}
-        sys.stdout.write(json.dumps({**facts, "recipe": plain(plan.recipe), "schedule": plain(plan.schedule)}, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps({**facts, "recipe": plain(plan.recipe), "schedule": plain(plan.schedule)}, indent=2) + "\n"
+        )
         return
     out = stdout()
     for part, entry in lineage(method).items():

@@ -111,7 +111,9 @@ class Images:
         counts = np.bincount(self.labels, minlength=self.classes)
         if counts.min() < 2:
             short = self.class_names[int(counts.argmin())]
-            raise BadData(f"class {short!r} of {self.name}/{self.split} has {counts.min()} images; 2 are needed to hold out 1")
+            raise BadData(
+                f"class {short!r} of {self.name}/{self.split} has {counts.min()} images; 2 are needed to hold out 1"
+            )
         shares = np.clip(np.rint(counts * fraction).astype(int), 1, counts - 1)
         held = self._stratified(shares, f"hold out {seed}")
         return self.select(np.flatnonzero(~held)), self.select(np.flatnonzero(held))
@@ -188,13 +190,17 @@ def images_from_arrays(
     if x.ndim == 3:
         x = x[:, None]
     if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
-        raise BadData(f"{where}: pixels {x.shape} and labels {y.shape} do not fit; wanted (N,C,H,W) and (N,), N above 0")
+        raise BadData(
+            f"{where}: pixels {x.shape} and labels {y.shape} do not fit; wanted (N,C,H,W) and (N,), N above 0"
+        )
     if x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
             raise BadData(f"{where}: pixels are {x.dtype}; wanted uint8, or floats in [0, 1]")
         x = x.astype(np.float32)
         if np.isnan(x).any():
-            raise BadData(f"{where}: image {int(np.argwhere(np.isnan(x))[0, 0])} has pixels that are NaN; clean the data")
+            raise BadData(
+                f"{where}: image {int(np.argwhere(np.isnan(x))[0, 0])} has pixels that are NaN; clean the data"
+            )
         if x.min() < 0 or x.max() > 1:
             raise BadData(f"{where}: pixels lie in [{x.min():g}, {x.max():g}]; wanted [0, 1], normalise in the model")
     if len(class_names) < 2 or len(class_names) > 65536:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 Point = tuple[float, float]
@@ -11,6 +11,8 @@ Segment = tuple[Point, Point]
 
 _RINGS = (5, 9, 14, 20, 28, 38, 50, 64, 80, 100, 125, 155, 190)
 _ANGLES = tuple(math.radians(angle) for angle in (0, 180, 90, 270, 45, 315, 135, 225, *range(15, 360, 15)))
+_FIRST_RINGS = (0, 4, 7)
+"""Where to begin: beside the points; and where these enclose each other, further out, so that lines find a way."""
 _NEAR = 14
 _CROSSING = 25.0
 _DOUBT = 12.0
@@ -104,27 +106,46 @@ def place(
         (N,) places, or None where there is no room for some name.
     """
     markers = [Box(x - radius, y - radius, x + radius, y + radius) for x, y in points]
-    placed: dict[int, Placed] = {}
-    for index in sorted(range(len(points)), key=lambda index: (-_neighbours(points, index, 60 * scale), index)):
-        best: tuple[float, Placed] | None = None
-        for cost, candidate in _candidates(points[index], sizes[index], radius, scale):
-            if best is not None and cost >= best[0]:
+    order = sorted(range(len(points)), key=lambda index: (-_neighbours(points, index, 60 * scale), index))
+    for first in _FIRST_RINGS:
+        placed: dict[int, Placed] = {}
+        for index in order:
+            candidates = _candidates(points[index], sizes[index], radius, scale, _RINGS[first:])
+            spot = _best(candidates, points, index, frame, [*taken, *markers], list(placed.values()), lines, 6 * scale)
+            if spot is None:
                 break
-            if not _fits(candidate, frame, [*taken, *markers], list(placed.values())):
-                continue
-            cost += _CROSSING * sum(candidate.box.crossed_by(line) for line in lines)
-            if _in_doubt(candidate.box, points, index, 6 * scale):
-                # Nearer to another point than to its own, or as near: a line says whose name it is.
-                cost += _DOUBT
-                candidate = Placed(candidate.box, (points[index], candidate.box.nearest(points[index])))
-                if not _fits(candidate, frame, [*taken, *markers], list(placed.values())):
-                    continue
-            if best is None or cost < best[0]:
-                best = (cost, candidate)
-        if best is None:
-            return None
-        placed[index] = best[1]
-    return [placed[index] for index in range(len(points))]
+            placed[index] = spot
+        else:
+            return [placed[index] for index in range(len(points))]
+    return None
+
+
+def _best(
+    candidates: Iterable[tuple[float, Placed]],
+    points: Sequence[Point],
+    index: int,
+    frame: Box,
+    taken: Sequence[Box],
+    placed: Sequence[Placed],
+    lines: Sequence[Segment],
+    margin: float,
+) -> Placed | None:
+    """The cheapest place that fits, of candidates by rising cost."""
+    best: tuple[float, Placed] | None = None
+    for near, candidate in candidates:
+        if best is not None and near >= best[0]:
+            break
+        cost, spot = near, candidate
+        if _in_doubt(spot.box, points, index, margin):
+            # Nearer to another point than to its own, or as near: a line says whose name it is.
+            cost += _DOUBT
+            spot = Placed(spot.box, (points[index], spot.box.nearest(points[index])))
+        if not _fits(spot, frame, taken, placed):
+            continue
+        cost += _CROSSING * sum(spot.box.crossed_by(line) for line in lines)
+        if best is None or cost < best[0]:
+            best = (cost, spot)
+    return best[1] if best else None
 
 
 def _neighbours(points: Sequence[Point], index: int, reach: float) -> int:
@@ -136,10 +157,12 @@ def _in_doubt(box: Box, points: Sequence[Point], index: int, margin: float) -> b
     return any(gap < gaps[index] + margin for other, gap in enumerate(gaps) if other != index)
 
 
-def _candidates(point: Point, size: tuple[float, float], radius: float, scale: float) -> Iterator[tuple[float, Placed]]:
+def _candidates(
+    point: Point, size: tuple[float, float], radius: float, scale: float, rings: Sequence[int]
+) -> Iterator[tuple[float, Placed]]:
     """Places around a point from near to far, each with its cost."""
     width, height = size
-    for ring in _RINGS:
+    for ring in rings:
         for turn, angle in enumerate(_ANGLES):
             away = radius + (ring - _RINGS[0] + 1) * scale
             x = point[0] + math.cos(angle) * (away + width / 2)

@@ -1,0 +1,95 @@
+"""Decoded images kept on disk, so that they are decoded once and memory-mapped from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.identity import LENGTH, canonical
+
+FORMAT = 1
+"""Raised when decoding comes to give other pixels, so that what older versions kept is not used."""
+
+
+class Decoded(NamedTuple):
+    """Pixels (N,C,H,W) uint8, labels (N,) int64 as they came, names of the K classes."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+def default_cache() -> Path:
+    """EVENBENCH_CACHE, else `~/.cache/evenbench`."""
+    return Path(os.environ.get("EVENBENCH_CACHE") or "~/.cache/evenbench").expanduser()
+
+
+def key_of(files: Iterable[Path], *about: str | None) -> str:
+    """Hash of the contents of files, in order, and of how they are read; their names do not matter."""
+    digest = hashlib.sha256(canonical([FORMAT, *about]).encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[: 2 * LENGTH]
+
+
+def remembered(key: str, cache: Path | None, make: Callable[[], Decoded]) -> Decoded:
+    """What is kept under a key, memory-mapped, or what `make` gives, which is then kept.
+
+    Something damaged is made anew; where nothing can be written, the result stays in memory.
+
+    Args:
+        key: of the content.
+        cache: folder; `default_cache` when not given.
+        make: decodes.
+    """
+    try:
+        place = (cache or default_cache()) / "decoded" / key
+    except RuntimeError:  # no home folder
+        return make()
+    if (kept := _open(place)) is not None:
+        return kept
+    made = make()
+    try:
+        _keep(place, made)
+    except OSError:
+        return made
+    return _open(place) or made
+
+
+def _open(place: Path) -> Decoded | None:
+    """What is kept, or nothing where it is missing or damaged."""
+    try:
+        about = json.loads((place / "about.json").read_text(encoding="utf-8"))
+        pixels: npt.NDArray[Any] = np.load(place / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        labels: npt.NDArray[Any] = np.load(place / "labels.npy", allow_pickle=False)
+        if [*pixels.shape] != about["shape"] or pixels.dtype != np.uint8 or labels.shape != pixels.shape[:1]:
+            return None
+        return Decoded(pixels, labels.astype(np.int64), tuple(map(str, about["class_names"])))
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _keep(place: Path, made: Decoded) -> None:
+    """Written aside, then moved into place as a whole, so that no reader sees half of it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
+    try:
+        np.save(aside / "pixels.npy", made.pixels, allow_pickle=False)
+        np.save(aside / "labels.npy", made.labels, allow_pickle=False)
+        about = {"shape": [*made.pixels.shape], "class_names": [*made.class_names]}
+        (aside / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        if place.exists():  # damaged, or another process was faster
+            shutil.rmtree(place, ignore_errors=True)
+        aside.rename(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,60 @@
+"""Images in a folder of class folders: `root/split/class/*.png`, or `root/class/*.png`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bench.data.decode import decode
+from bench.data.images import Images, images_from_arrays
+from bench.data.splits import SPELLINGS, canonical
+from bench.errors import BadData, UnknownName
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"))
+
+
+def load_folder(folder: Path, split: str) -> Images:
+    """One split of a folder; classes in the order of their names, images in that of theirs.
+
+    Where the folder has no folders of splits, all its images are taken and the split is only a label. A class that is
+    in any split is a class in all, so that labels agree between them.
+
+    Raises:
+        UnknownName: there are folders of splits, but not of this one.
+        BadData: no class folders, no images, or some that cannot be read.
+    """
+    name = folder.resolve().name or "images"
+    roots = split_folders(folder)
+    if roots and canonical(split) not in roots:
+        raise UnknownName.among(f"split of {name}", split, roots)
+    classes = sorted({inner.name for root in roots.values() or [folder] for inner in folders_in(root)})
+    root = roots.get(canonical(split), folder)
+    if not classes:
+        raise BadData(f"{root} holds neither Parquet files nor folders of classes; put each class's images in one")
+    files, labels = [], []
+    for k, one in enumerate(classes):
+        inside = sorted(path for path in (root / one).rglob("*") if _shown(path) and path.suffix.lower() in SUFFIXES)
+        files += inside
+        labels += [k] * len(inside)
+    if not files:
+        raise BadData(f"{root} holds no images in its {len(classes)} folders; wanted files such as {classes[0]}/1.png")
+    pixels = decode(files, lambda i: str(files[i]))
+    return images_from_arrays(name, canonical(split), pixels, np.array(labels), classes)
+
+
+def split_folders(folder: Path) -> Mapping[str, Path]:
+    """The folders of splits, by split: those called so that hold folders themselves."""
+    return {canonical(one.name): one for one in folders_in(folder) if one.name.lower() in SPELLINGS and folders_in(one)}
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder that are not hidden, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _shown(path))
+
+
+def _shown(path: Path) -> bool:
+    return not path.name.startswith(".")
