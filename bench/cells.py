@@ -1,107 +1,175 @@
-"""The units of work of a study, as pure functions of values that pickle: any process may run any of them.
-
-A worker never opens the database: it returns a checkpoint's file or a chunk's outcomes, and the driver stores them.
-"""
+"""What a study lacks: its cells, one per entry and seed, held against the files and the database by content hash."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import numpy.typing as npt
 
 from bench.attacks.suite import Trial
-from bench.checkpoint import read
-from bench.data import Images, load
-from bench.evaluate import evaluate
-from bench.fit import fit
+from bench.data import Images
+from bench.errors import BenchError
+from bench.evaluate import chunks
+from bench.fit import finished
 from bench.method import Plan
-from bench.outcomes import Outcomes
 from bench.runs import Parent, prepare
+from bench.store import Store
+from bench.study import Entry, Study
+from bench.target import Target, of_checkpoint, teacher_of
+from bench.units import Source
 
-Report = Callable[[float], None]
-"""Told which fraction of a unit is done."""
+Rows = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Images by name, so that they need not be sent to a worker.
+@dataclass
+class Cell:
+    """One entry with one seed: a training and its evaluations.
 
     Attributes:
-        name: what `bench.data.load` understands.
-        split: of it.
-        revision: on the Hub; "" for the card's own.
-        n: size of a stratified subset; 0 for all.
-        seed: of the subset.
+        entry: what.
+        seed: of the training.
+        plan: recipe and schedule.
+        model: network to train.
+        parent: the trained network as a teacher, and its file; the file alone until it is trained.
+        path: its checkpoint's file; None until its teachers are known.
+        target: its trained network, where there is a file.
+        lacking: for every attack, the chunks of rows that the store does not have yet.
+        problem: why it failed; "" while it has not.
     """
 
-    name: str
-    split: str
-    revision: str = ""
-    n: int = 0
-    seed: int = 0
-
-    def images(self) -> Images:
-        """The images, loaded once per process."""
-        return _images(self)
-
-
-@lru_cache(maxsize=4)
-def _images(source: Source) -> Images:
-    images = load(source.name, source.split, revision=source.revision or None)
-    return images.take(source.n, source.seed) if source.n else images
-
-
-@lru_cache(maxsize=2)
-def _network(path: Path, checkpoint_id: str) -> nn.Module:
-    return read(path).network()
-
-
-@dataclass(frozen=True)
-class Training:
-    """Train a plan; the result is the checkpoint at `path`."""
-
-    plan: Plan
-    source: Source
-    model: str
+    entry: Entry
     seed: int
-    teachers: tuple[tuple[str, Parent], ...]
-    path: Path
-    device: str
+    plan: Plan
+    model: str
+    parent: Parent | None = None
+    path: Path | None = None
+    target: Target | None = None
+    lacking: list[tuple[Trial, list[Rows]]] = field(default_factory=list)
+    problem: str = ""
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> Path:
-        """Train, or go on, or find it done."""
-        run = prepare(self.plan, self.source.images(), self.model, self.seed, dict(self.teachers))
-        fit(run, self.path, device=self.device, stop=stop, report=lambda done, total: report(done / total))
-        return self.path
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f"{self.entry.name} (seed {self.seed})"
+
+    @property
+    def to_train(self) -> bool:
+        """Whether its training is missing: no file, and something left to do with it."""
+        return self.target is None and (self.parent is None or bool(self.lacking))
 
 
-@dataclass(frozen=True)
-class Judging:
-    """Attack some rows of a data set once; the result is their outcomes."""
+class Cells:
+    """A study's cells, with the data that all of them need.
 
-    path: Path
-    checkpoint_id: str
-    source: Source
-    trial: Trial
-    rows: tuple[int, ...]
-    device: str
+    Raises:
+        BenchError: the data cannot be loaded, or a method does not fit them.
+    """
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> tuple[Outcomes, list[str]]:
-        """The outcomes of the rows, and what the evaluator had to say."""
-        images = self.source.images().select(np.array(self.rows))
-        said: list[str] = []
-        chunks = evaluate(
-            _network(self.path, self.checkpoint_id),
-            images,
-            [self.trial],
-            batch_size=len(images),
-            device=self.device,
-            report=lambda trial, samples, total: report(samples / total),
-            notice=said.append,
+    def __init__(self, study: Study, store: Store, out: Path) -> None:
+        self.study, self.store, self.out = study, store, out
+        self.train_source = Source(study.dataset, "train", study.revision, study.train_n)
+        self.test_source = Source(study.dataset, study.split, study.revision, study.n)
+        self.train_images: Images = self.train_source.images().check_complete()
+        self.images: Images = self.test_source.images().check_complete()
+        self.trials: tuple[Trial, ...] = study.trials()
+        self.by_key = {
+            (entry.name, seed): Cell(entry, seed, study.plan_of(entry, self.train_images.name), study.model_of(entry))
+            for entry in study.order()
+            for seed in study.seeds_of(entry)
+        }
+
+    def __iter__(self) -> Iterator[Cell]:
+        """Teachers before their students."""
+        return iter(self.by_key.values())
+
+    def teachers(self, cell: Cell) -> Sequence[Cell]:
+        """The cells that teach a cell."""
+        found = []
+        for name in cell.entry.teachers(cell.plan.teachers).values():
+            if name in self.study.entries:
+                seeds = self.study.seeds_of(self.study.entries[name])
+                found.append(self.by_key[name, cell.seed if cell.seed in seeds else seeds[0]])
+        return found
+
+    def parents(self, cell: Cell) -> dict[str, Parent] | None:
+        """A cell's teachers by role; None while one of them is not trained.
+
+        Raises:
+            BenchError: a teacher has failed, or its file does not fit.
+        """
+        cells = {teacher.entry.name: teacher for teacher in self.teachers(cell)}
+        parents: dict[str, Parent] = {}
+        for role, name in cell.entry.teachers(cell.plan.teachers).items():
+            if name not in cells:
+                parents[role] = teacher_of(Path(name), self.train_images)
+                continue
+            if cells[name].problem:
+                raise BenchError(f"its teacher {cells[name].label} failed")
+            parent = cells[name].parent
+            if parent is None:
+                return None
+            parents[role] = parent
+        return parents
+
+    def look(self, cell: Cell) -> bool:
+        """Find out what a cell lacks; False while its teachers are not trained.
+
+        Raises:
+            BenchError: it cannot be run.
+        """
+        parents = self.parents(cell)
+        if parents is None:
+            return False
+        run = prepare(cell.plan, self.train_images, cell.model, cell.seed, parents)
+        name = re.sub(r"[^\w.+-]+", "-", cell.entry.name)
+        cell.path = self.out / "checkpoints" / f"{name}-s{cell.seed}-{run.run_id[:8]}.safetensors"
+        checkpoint = finished(run, cell.path)
+        if checkpoint is not None:
+            cell.target = of_checkpoint(checkpoint)
+            cell.parent = Parent(checkpoint.checkpoint_id, cell.target.row.recipe_id, cell.path)
+        elif known := self.known(run.run_id):
+            # The store remembers a training whose file is gone: only what is lacking would need it again.
+            cell.parent = Parent(*known, cell.path)
+        if cell.parent is not None and cell.entry.evaluate:
+            cell.lacking = self.missing(cell.parent.checkpoint_id)
+        return True
+
+    def known(self, run_id: str) -> tuple[str, str] | None:
+        """Checkpoint and recipe that the store has of a run."""
+        if not self.store.path.exists():
+            return None
+        found = self.store.rows(
+            "SELECT checkpoint_id, recipe_id FROM checkpoints WHERE run_id = ? ORDER BY checkpoint_id", [run_id]
         )
-        ((_, outcomes),) = list(chunks)
-        return outcomes, said
+        return (str(found[0][0]), str(found[0][1])) if found else None
+
+    def missing(self, checkpoint_id: str) -> list[tuple[Trial, list[Rows]]]:
+        """For every attack, the chunks of rows whose outcome the store does not have."""
+        lacking = []
+        for trial in self.trials:
+            known = np.zeros(len(self.images), bool)
+            if self.store.path.exists():
+                done = self.store.done(checkpoint_id, self.images.dataset_id, trial.attack_id)
+                known = np.isin(self.images.sample, done)
+            if parts := list(chunks(known, trial.batch_size or self.study.batch_size)):
+                lacking.append((trial, parts))
+        return lacking
+
+    def forecast(self) -> Iterator[tuple[str, str, str]]:
+        """What a run would do, cell by cell: name, training, evaluation."""
+        for cell in self:
+            try:
+                known = self.look(cell)
+            except BenchError as problem:
+                cell.problem = str(problem)
+                yield cell.label, "cannot run", str(problem)
+                continue
+            todo = ", ".join(f"{trial.name} {sum(map(len, parts))}" for trial, parts in cell.lacking)
+            if cell.parent is None and cell.entry.evaluate:
+                todo = f"{len(self.trials)} attacks x {len(self.images)} images"
+            training = "to train" if cell.to_train else "done"
+            yield cell.label, training if known else "to train, after its teacher", todo or "nothing to do"

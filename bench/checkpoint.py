@@ -97,7 +97,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         DiskFull: no space; an older file of that name is untouched.
     """
-    record = {
+    record: dict[str, Any] = {
         "format": FORMAT,
         "checkpoint_id": checkpoint.checkpoint_id,
         "architecture": asdict(checkpoint.architecture),
@@ -113,6 +113,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         for part, state in checkpoint.tensors.items()
         for name, tensor in state.items()
     }
+    record["digest"] = weights_id(flat, record)
     path.parent.mkdir(parents=True, exist_ok=True)
     for abandoned in path.parent.glob(f"{path.name}.*.partial"):
         abandoned.unlink(missing_ok=True)
@@ -151,29 +152,29 @@ def read(path: Path) -> Checkpoint:
         record = json.loads(metadata["evenbench"])
         if record["format"] > FORMAT:
             raise BadCheckpoint(f"{path} has format {record['format']}, this version reads {FORMAT}; upgrade evenbench")
-        tensors: dict[str, State] = {part: {} for part in PARTS}
-        for name, tensor in flat.items():
-            part, _, rest = name.partition("/")
-            tensors[part][rest] = tensor
-        stored = record["architecture"]
-        architecture = Architecture(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})
-        checkpoint = Checkpoint(
-            architecture,
-            tensors,
-            record["judged"],
-            record["run"],
-            record["history"],
-            record["epoch"],
-            record["step"],
-            record["versions"],
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as problem:
+        digest = record.pop("digest")
+        intact = weights_id(flat, record) == digest
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise BadCheckpoint(
             f"{path} has an evenbench record that cannot be read ({problem!r}); it is damaged"
         ) from None
-    if checkpoint.checkpoint_id != record["checkpoint_id"]:
+    if not intact:
         raise BadCheckpoint(
-            f"{path} does not hold what its record says: recorded id {record['checkpoint_id']}, "
-            f"found {checkpoint.checkpoint_id}; it is damaged or was edited, restore or retrain it"
+            f"{path} does not hold what its record says (digest {digest}); it is damaged or was edited, "
+            "restore or retrain it"
         )
-    return checkpoint
+    tensors: dict[str, State] = {part: {} for part in PARTS}
+    for name, tensor in flat.items():
+        part, _, rest = name.partition("/")
+        tensors[part][rest] = tensor
+    stored = record["architecture"]
+    return Checkpoint(
+        Architecture(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
+        tensors,
+        record["judged"],
+        record["run"],
+        record["history"],
+        record["epoch"],
+        record["step"],
+        record["versions"],
+    )

@@ -42,7 +42,25 @@ def finished(run: Run, path: Path) -> Checkpoint | None:
     newest = newest_of(run, path)
     if newest is None or newest.epoch < run.plan.schedule.epochs or not path.exists():
         return None
-    return read(path)
+    kept = read(path)
+    if other := differences(kept.run, run.identity):
+        raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
+    return kept
+
+
+def resumable(run: Run, path: Path) -> Checkpoint | None:
+    """The state to go on from; None to begin, as when the file of the epoch selected before it is gone.
+
+    Raises:
+        BadCheckpoint: the file holds another run, or is damaged.
+    """
+    newest = newest_of(run, path)
+    if newest is None or path.exists() or not newest.epoch:
+        return newest
+    if newest.step == 0 and best_epoch(newest.history, run.plan.schedule.selection) == newest.epoch:
+        keep_selected(newest, run.plan.schedule, path)
+        return newest
+    return newest if run.plan.schedule.selection == "last" else None
 
 
 def newest_of(run: Run, path: Path) -> Checkpoint | None:
@@ -139,18 +157,20 @@ def fit(
         return done
     epochs = run.plan.schedule.epochs
     try:
-        for state in train(run, device=device, resume=newest_of(run, path), stop=stop, report=report):
+        newest = resumable(run, path)
+        for state in train(run, device=device, resume=newest, stop=stop, report=report):
+            newest = state
             if state.step == 0:
                 keep_selected(state, run.plan.schedule, path)
             write(state, last_of(path))
-            if state.epoch < epochs and stop():
-                raise Interrupted(
-                    f"stopped in epoch {state.epoch + 1} of {epochs} after step {state.step}; "
-                    f"saved to {last_of(path)}; run the same command again to go on"
-                )
     except Diverged as problem:
         good = f"{last_of(path)} holds the last good epoch" if last_of(path).exists() else "nothing was saved yet"
         raise Diverged(f"{problem}; {good}") from None
+    if newest is not None and newest.epoch < epochs:
+        raise Interrupted(
+            f"stopped in epoch {newest.epoch + 1} of {epochs} after step {newest.step}; "
+            f"saved to {last_of(path)}; run the same command again to go on"
+        )
     return read(path)
 
 

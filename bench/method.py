@@ -168,20 +168,22 @@ def compose(
             "(choose one with --preset)"
         )
     recipe = Recipe(**slots)  # type: ignore[arg-type]  # Recipe checks its slots
-    changes = []
+    wished: dict[str, dict[str, Any]] = {}
     for address, value in sorted((settings or {}).items()):
         slot, _, path = address.partition(".")
-        if slot == "schedule":
-            before: Any = schedule
-            after: Any = override(schedule, path, value, address)
-            schedule = after
-        elif slot in SLOTS:
-            before = getattr(recipe, slot)
-            after = override(before, path, value, address)
-            recipe = replace(recipe, **{slot: after})
-        else:
+        if slot not in (*SLOTS, "schedule"):
             raise BadRecipe(f"{address!r} addresses no slot; use one of {', '.join((*SLOTS, 'schedule'))}")
-        if after != before:
-            changes.append(f"{address}={spell(field_at(after, path))}")
+        wished.setdefault(slot, {})[path] = value
+    changes = []
+    for slot, paths in wished.items():
+        before: Any = schedule if slot == "schedule" else getattr(recipe, slot)
+        after: Any = override(before, paths, slot)
+        changes += [
+            f"{slot}.{p}={spell(field_at(after, p))}" for p in paths if field_at(after, p) != field_at(before, p)
+        ]
+        if slot == "schedule":
+            schedule = after
+        else:
+            recipe = replace(recipe, **{slot: after})
     teachers = tuple(dict.fromkeys(role for method in chain.values() for role in method.teachers))
     return Plan(name, wanted, ",".join(changes), recipe, schedule, teachers)

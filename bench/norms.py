@@ -71,7 +71,8 @@ class L2Norm:
 
     def size(self, delta: Tensor) -> Tensor:
         """(B,) Euclidean length."""
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return length
 
     def steepest(self, grad: Tensor) -> Tensor:
         """Gradient scaled to length 1; 0 where it vanishes.
@@ -87,7 +88,7 @@ class L2Norm:
     def project(self, delta: Tensor, eps: Tensor) -> Tensor:
         """Shorten what is longer than eps."""
         length = self.size(delta)
-        return delta * per_image((eps / length.where(length > 0, 1)).clamp(max=1), delta)
+        return delta * per_image((eps / length).where(length > eps, 1), delta)
 
     def noise(self, streams: Streams, like: Tensor, eps: Tensor) -> Tensor:
         """Uniform direction; radius such that the density is uniform in the ball."""

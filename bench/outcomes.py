@@ -20,7 +20,7 @@ FIRST_OF_LINEUP = 2
 """`broken_by` of a sample broken by the first attack of the line-up; the next ones follow."""
 
 
-def narrowed(name: str, values: npt.ArrayLike, dtype: type[np.generic]) -> npt.NDArray[Any]:
+def narrowed(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """A column in the narrow type that is stored.
 
     Raises:
@@ -28,7 +28,7 @@ def narrowed(name: str, values: npt.ArrayLike, dtype: type[np.generic]) -> npt.N
     """
     wide = np.asarray(values)
     if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)  # type: ignore[type-var]  # an integer type, as was just asked
+        limits = np.iinfo(np.dtype(dtype))
         fits = (wide >= limits.min) & (wide <= limits.max)
     else:
         fits = (wide >= 0) & (wide <= 1)

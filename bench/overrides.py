@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
@@ -13,31 +14,35 @@ from bench.errors import BadRecipe, UnknownName
 T = TypeVar("T")
 
 
-def override(value: T, path: str, new: Any, address: str) -> T:
-    """A copy of a dataclass with the field at a dotted path changed.
+def override(value: T, changes: Mapping[str, Any], at: str) -> T:
+    """A copy of a dataclass with fields changed, all at once, so that only what comes out must hold together.
 
     Args:
         value: a dataclass instance.
-        path: "field" or "field.field".
-        new: text, or a TOML value.
-        address: how the user wrote it, for messages.
+        changes: text or TOML values by dotted path, "field" or "field.field".
+        at: address of the dataclass, for messages ("schedule").
 
     Raises:
         UnknownName: no such field.
         BadRecipe: a value that the field cannot hold.
     """
-    name, _, rest = path.partition(".")
     known = [f.name for f in fields(value)]  # type: ignore[arg-type]  # a dataclass instance
-    if name not in known:
-        raise UnknownName.among(f"field of {type(value).__name__}", name, known)
-    if rest:
+    changed: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for path, new in changes.items():
+        name, _, rest = path.partition(".")
+        if name not in known:
+            raise UnknownName.among(f"field of {type(value).__name__}", name, known)
+        if rest:
+            below.setdefault(name, {})[rest] = new
+        else:
+            changed[name] = parse(new, typing.get_type_hints(type(value))[name], f"{at}.{name}")
+    for name, deeper in below.items():
         inner = getattr(value, name)
         if not is_dataclass(inner):
-            raise BadRecipe(f"{address!r} goes below {name!r}, which is a plain value")
-        changed = override(inner, rest, new, address)
-    else:
-        changed = parse(new, typing.get_type_hints(type(value))[name], address)
-    return replace(value, **{name: changed})  # type: ignore[type-var]
+            raise BadRecipe(f"'{at}.{name}.{min(deeper)}' goes below {name!r}, which is a plain value")
+        changed[name] = override(inner, deeper, f"{at}.{name}")
+    return replace(value, **changed)  # type: ignore[type-var]
 
 
 def field_at(value: object, path: str) -> Any:
@@ -53,7 +58,10 @@ def spell(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ":".join(spell(v) for v in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def parse(raw: Any, kind: Any, address: str) -> Any:

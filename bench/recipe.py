@@ -195,8 +195,11 @@ class Recipe:
         """A slot holds a frozen dataclass instance, so that the recipe can be printed, hashed and overridden."""
         for slot in SLOTS:
             filling = getattr(self, slot)
-            if not is_dataclass(filling) or isinstance(filling, type):
-                raise BadRecipe(f"slot {slot!r} holds {filling!r}; a slot is filled by a dataclass instance")
+            parameters = getattr(type(filling), "__dataclass_params__", None)
+            if parameters is None or not parameters.frozen:
+                raise BadRecipe(
+                    f"slot {slot!r} holds {filling!r}; a slot is filled by an instance of a frozen dataclass"
+                )
 
 
 SLOTS = tuple(f.name for f in fields(Recipe))

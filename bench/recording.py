@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from bench.attacks.suite import Trial
 from bench.data import Images
+from bench.eps import show_eps
 from bench.evaluate import evaluate
-from bench.runner import Progress, attack_row, dataset_row, trial_cost
-from bench.store import Store
+from bench.identity import canonical
+from bench.store import AttackRow, DatasetRow, Store
 from bench.target import Target
+from bench.units import trial_cost
+
+
+class Progress(Protocol):
+    """Where a long run says how far it is."""
+
+    def plan(self, total: float) -> None:
+        """How much there is to do, in forward passes of one image."""
+
+    def advance(self, done: float, doing: str) -> None:
+        """How much is done, and what is being done."""
+
+    def say(self, line: str) -> None:
+        """A line to keep."""
+
+
+def dataset_row(images: Images) -> DatasetRow:
+    """What the store keeps of a data set."""
+    return DatasetRow(images.dataset_id, images.name, images.split, images.subset, len(images), images.class_names)
+
+
+def attack_row(trial: Trial) -> AttackRow:
+    """What the store keeps of an attack."""
+    exact = show_eps(trial.eps) if trial.eps else "0"
+    return AttackRow(
+        trial.attack_id, trial.name, trial.norm, exact, float(trial.eps), trial.lineup, canonical(trial.spec)
+    )
 
 
 def record(
@@ -46,7 +75,7 @@ def record(
         reached[trial] = samples
         progress.advance(sum(costs[t] * reached[t] for t in trials), f"{target.row.method}: {trial.name}")
 
-    chunks = evaluate(
+    parts = evaluate(
         target.network(),
         images,
         trials,
@@ -56,5 +85,5 @@ def record(
         report=report,
         notice=progress.say,
     )
-    for trial, outcomes in chunks:
+    for trial, outcomes in parts:
         store.add_chunk(numbers[trial], outcomes)

@@ -240,12 +240,14 @@ def train(
             job.tally.add(y, losses.logits_clean, losses.logits_adv)
             job.step += 1
             report(ctx.epoch * steps + job.step, schedule.epochs * steps)
-            if job.step == steps or job.step % 50 == 0:  # rarely: looking at a number waits for the device
+            stopping = job.step < steps and stop()
+            if stopping or job.step == steps or job.step % 50 == 0:  # rarely: looking at a number waits for the device
                 _check(first_bad, ctx.epoch, schedule)
-            if job.step < steps and stop():
+            if stopping:
                 yield job.checkpoint()
                 return
         ctx.progress = (ctx.epoch + 1) / schedule.epochs
+        ctx.drops = cuts(schedule, ctx.epoch + 1)  # a cut after this epoch holds for what the slots do at its end
         finish_epoch(job, held, device)
         yield job.checkpoint()
         if stop():

@@ -8,15 +8,14 @@ Code:    yuyuwu5/ADR @ 515da0e
 Claim:   CIFAR-10, ResNet-18, AutoAttack / clean: ADR 50.39 / 82.41, ADR+WA 50.86 / 82.59, ADR+WA+AWP 51.24 / 83.26;
          CIFAR-100: 26.89 / 56.10, 27.54 / 58.30, 28.52 / 57.36 (released checkpoints, official README)
 Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after the same training. With `trades` the
-         clean and adversarial images go through two forwards (the release concatenates them) and start from a normal
-         instead of a one-sided uniform noise. The release's AWP moves all parameters: `step.tensors=all`. Its
+         clean and adversarial images go through two forwards (the release concatenates them), start from a normal
+         instead of a one-sided uniform noise, and are attacked in eval mode (the release: train mode). The release's AWP moves all parameters: `step.tensors=all`. Its
          validation split is the test set; here it is held out of training.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -52,9 +51,9 @@ class ADR(Stateless):
         return Targets(rectified, constant(rectified))
 
 
-def _paper(epochs: int = 200, drops: tuple[float, ...] = (0.5, 0.75), **slots: Any) -> Preset:
-    schedule = Schedule(epochs=epochs, shape="piecewise", drops=drops, nesterov=True, normalize=True)
-    return Preset(schedule, slots)
+def _paper(targets: ADR, *, epochs: int = 200, nesterov: bool = True) -> Preset:
+    schedule = Schedule(epochs=epochs, shape="piecewise", drops=(0.5, 0.75), nesterov=nesterov, normalize=True)
+    return Preset(schedule, {"targets": targets})
 
 
 METHOD = Method(
@@ -63,11 +62,13 @@ METHOD = Method(
     on="pgd-at",
     module=__name__,
     presets={
-        "cifar10/paper": _paper(),
-        "cifar10/paper+awp": _paper(targets=ADR(Span(2.5, 1.5), Span(0.70, 0.85))),
-        "cifar100/paper": _paper(targets=ADR(Span(1.5, 1.0), Span(0.70, 0.95))),
-        "cifar100/paper+awp": _paper(targets=ADR(Span(2.0, 1.0), Span(0.70, 0.85))),
-        "tiny-imagenet/paper": _paper(80, targets=ADR(Span(2.0, 1.5), Span(0.50, 0.90))),
+        "cifar10/paper": _paper(ADR()),
+        "cifar10/paper+awp": _paper(ADR(Span(2.5, 1.5), Span(0.70, 0.85)), nesterov=False),
+        "cifar100/paper": _paper(ADR(Span(1.5, 1.0), Span(0.70, 0.95))),
+        "cifar100/paper+trades": _paper(ADR(Span(1.5, 1.0), Span(0.70, 0.95))),
+        "cifar100/paper+awp": _paper(ADR(Span(2.0, 1.0), Span(0.70, 0.85)), nesterov=False),
+        "tiny-imagenet/paper": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80),
+        "tiny-imagenet/paper+awp": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80, nesterov=False),
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(
             settings.DIGITS, {"targets": ADR(Span(1.5, 1.0), Span(0.3, 0.7)), "average": EMA(decay=0.98)}

@@ -20,8 +20,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.method import Method
-from bench.recipe import Descend
+from bench.method import Method, Preset
+from bench.recipe import Descend, Schedule
 from bench.types import Context, Losses
 
 
@@ -80,4 +80,17 @@ class AWP:
             return descend(ctx, optimizer, objective)
 
 
-METHOD = Method(slots={"step": AWP()}, on="pgd-at", module=__name__)
+PAPER = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
+"""Of TRADES-AWP and ADR+AWP; AT-AWP has that of pgd-at."""
+
+METHOD = Method(
+    slots={"step": AWP()},
+    on="pgd-at",
+    module=__name__,
+    presets={
+        "cifar10/paper+trades": Preset(PAPER, {"step": AWP(gamma=0.005, begin=10)}),
+        "cifar10/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.005)}),
+        "cifar100/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.005)}),
+        "tiny-imagenet/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.001)}),
+    },
+)

@@ -6,8 +6,8 @@ Paper:   Zhang et al., ICML 2019 (arXiv 1901.08573)
 Code:    yaodongyu/TRADES @ 6e8e11b, trades.py, train_trades_cifar10.py
 Claim:   CIFAR-10, WideResNet-34-10, eps 0.031: clean 84.92, AutoAttack 53.08 (RobustBench, Zhang2019Theoretically)
 Departs: the step is 2/255 at 8/255 (a quarter of eps) unless the preset says otherwise; the `paper` preset has the
-         release's eps 0.031 and step 0.007. The release drops the learning rate at epoch 75 of 76; its later drops
-         are never reached. It reports the last epoch.
+         release's eps 0.031 and step 0.007. The release drops the learning rate for its last two epochs, 75 and
+         76; its later drops are never reached. It reports the last epoch.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ METHOD = Method(
             Schedule(
                 epochs=76,
                 shape="piecewise",
-                drops=(75 / 76,),
+                drops=(74 / 76,),
                 weight_decay=2e-4,
                 eps=Fraction("0.031"),
                 selection="last",

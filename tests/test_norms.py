@@ -62,7 +62,7 @@ def test_back_into_the_box_never_leaves_the_ball(delta, eps):
 def test_size_agrees_with_float64(delta):
     wide = delta.astype(np.float64).reshape(3, -1)
     np.testing.assert_allclose(LINF.size(torch.tensor(delta)), np.abs(wide).max(1))
-    np.testing.assert_allclose(L2.size(torch.tensor(delta)), np.sqrt((wide**2).sum(1)), rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(L2.size(torch.tensor(delta)), np.sqrt((wide**2).sum(1)), rtol=1e-5, atol=1e-18)
 
 
 @given(DELTAS, DELTAS)

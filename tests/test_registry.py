@@ -105,6 +105,6 @@ def test_a_plugin_cannot_take_a_name_of_ours(install):
 
 def test_an_unknown_name_is_told_with_the_nearest_one():
     with pytest.raises(
-        UnknownName, match="no thing is called 'hear'; did you mean 'here'. 'evenbench list things' sho"
+        UnknownName, match=r"no thing is called 'hear'; did you mean 'here'. 'evenbench list things' sho"
     ):
         registry(here="fractions:Fraction").get("hear")

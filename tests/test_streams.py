@@ -85,7 +85,8 @@ def test_forks_in_another_order_are_others():
 def test_uniform_is_uniform_over_samples_and_pixels():
     many = Streams(11, torch.arange(2000)).uniform((10,))
     assert many.dtype == torch.float32
-    assert 0 <= float(many.min()) and float(many.max()) < 1
+    assert float(many.min()) >= 0
+    assert float(many.max()) < 1
     assert stats.kstest(many.flatten().numpy(), "uniform").pvalue > 1e-3
     assert stats.kstest(many[:, 3].numpy(), "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(many[:-1, 0], many[1:, 0])[0, 1]) < 0.07

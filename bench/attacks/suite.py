@@ -74,11 +74,6 @@ class Trial:
             return ()
         return self.attack.lineup or (self.name,)
 
-    @property
-    def passes(self) -> int:
-        """Forecast of the passes, forward and backward, of an image that survives, with 10 classes or more."""
-        return 0 if self.attack is None else sum(self.attack.passes(classes=10))
-
     @cached_property
     def spec(self) -> Mapping[str, Any]:
         """Everything that changes the result, as JSON values."""

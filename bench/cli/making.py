@@ -72,12 +72,12 @@ def train(
 
     Example: evenbench train pgd-at --dataset digits --model convnet-6 --out at.safetensors
     """
-    from bench.cells import Source
     from bench.fit import Interrupted, fit, stoppable
     from bench.method import compose
     from bench.models import check_name
     from bench.runs import prepare
     from bench.target import teacher_of
+    from bench.units import Source
 
     check_name(model)
     settings: dict[str, Any] = {}
@@ -141,10 +141,10 @@ def evaluate(
     Example: evenbench evaluate at.safetensors --dataset digits --suite standard --eps 0.15
     """
     from bench.attacks.suite import plan
-    from bench.cells import Source
     from bench.eps import parse_eps
     from bench.recording import record
     from bench.target import resolve
+    from bench.units import Source
 
     def trials(radius: str) -> Any:
         names = [name.strip() for name in attacks.split(",")] if attacks else suite
@@ -212,17 +212,18 @@ def perform(
     study: Study, db: Path, out: Path | None, workers: int, *, dry_run: bool = False, as_json: bool = False
 ) -> int:
     """Run a study and write its boards and figures; the exit code."""
-    from bench.runner import Runner
+    from bench.cells import Cells
+    from bench.runner import run_study
 
     if workers < 0:
         raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
     place, store = out or Path("results") / study.name, store_at(db)
     with progress() as shown:
-        runner = Runner(study, store, place, workers or (cores() if study.device == "cpu" else 1), shown)
+        cells = Cells(study, store, place)
         if dry_run:
-            forecast = list(runner.forecast())
+            forecast = list(cells.forecast())
         else:
-            report = runner.run()
+            report = run_study(cells, workers or (cores() if study.device == "cpu" else 1), shown)
     if dry_run:
         tell_forecast(forecast, as_json=as_json)
         return 0

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.errors import BadData
+from bench.errors import BadData, BadOption
 from bench.identity import LENGTH, canonical
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """A split of a data set, or a named subset of it.
 
     Attributes:
         name: of the data set.
         split: of it.
-        subset: '' for the whole split, else 'n=100,seed=0'.
+        subset: '' for the whole split, else 'n=100,seed=0', or what of it was held out.
         pixels: (N,C,H,W) uint8, 255 being full intensity, in memory or memory-mapped; float32 in [0, 1] for a
             user's own arrays.
         labels: (N,) uint16.
@@ -62,7 +62,7 @@ class Images:
         about = [list(self.pixels.shape), str(self.pixels.dtype), list(self.class_names)]
         digest = hashlib.sha256(canonical(about).encode())
         for first in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self.pixels[first : first + 4096]).tobytes())
+            digest.update(np.ascontiguousarray(self.pixels[first : first + 4096]).reshape(-1).data)
         digest.update(self.labels.astype("<u2").tobytes())
         digest.update(self.sample.astype("<u4").tobytes())
         return digest.hexdigest()[:LENGTH]
@@ -70,10 +70,11 @@ class Images:
     def batch(
         self, rows: slice | npt.NDArray[Any], device: torch.device | str = "cpu"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some images: pixels float32 (B,C,H,W) in [0, 1], labels int64 (B,)."""
+        """Some images, copied: pixels float32 (B,C,H,W) in [0, 1], labels int64 (B,)."""
         import torch
 
-        x = torch.from_numpy(np.ascontiguousarray(self.pixels[rows])).to(device)
+        # A copy: what is memory-mapped cannot be written to, and what is in memory must not be.
+        x = torch.from_numpy(np.array(self.pixels[rows], order="C")).to(device)
         y = torch.from_numpy(self.labels[rows].astype(np.int64)).to(device)
         return (x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x), y
 
@@ -82,13 +83,13 @@ class Images:
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], sample=self.sample[rows])
 
     def take(self, n: int, seed: int) -> Images:
-        """A stratified subset of n images, in the order of the split.
+        """A stratified subset of n images, in the order they have.
 
-        Every class gives its share of n, rounded by largest remainder; which images is a matter of hashes of
-        (seed, row), so that it does not change with versions or platforms.
+        Every class gives its share of n, rounded by largest remainder, and at least one image; which images is a
+        matter of hashes of (seed, row in the split), so that it does not change with versions or platforms.
 
         Raises:
-            BadData: n is below 1 or above what there is, or leaves a class without an image.
+            BadData: n is below the number of classes or above that of images.
         """
         if not self.classes <= n <= len(self):
             raise BadData(
@@ -96,7 +97,7 @@ class Images:
                 f"classes, so ask for {self.classes} to {len(self)}"
             )
         chosen = self._stratified(self._shares(n), f"take {seed}")
-        return replace(self.select(np.flatnonzero(chosen)), subset=f"n={n},seed={seed}")
+        return self._part(chosen, f"n={n},seed={seed}")
 
     def hold_out(self, fraction: float, seed: int) -> tuple[Images, Images]:
         """The images without a stratified share of them, and that share.
@@ -106,8 +107,11 @@ class Images:
             seed: which images.
 
         Raises:
+            BadOption: the fraction is none.
             BadData: a class has fewer than two images.
         """
+        if not 0 < fraction < 1:
+            raise BadOption(f"a fraction of {fraction} cannot be held out; it lies between 0 and 1, such as 0.02")
         counts = np.bincount(self.labels, minlength=self.classes)
         if counts.min() < 2:
             short = self.class_names[int(counts.argmin())]
@@ -116,24 +120,29 @@ class Images:
             )
         shares = np.clip(np.rint(counts * fraction).astype(int), 1, counts - 1)
         held = self._stratified(shares, f"hold out {seed}")
-        return self.select(np.flatnonzero(~held)), self.select(np.flatnonzero(held))
+        called = f"held out {fraction:g},seed={seed}"
+        return self._part(~held, f"all but {called}"), self._part(held, called)
+
+    def _part(self, chosen: npt.NDArray[np.bool_], called: str) -> Images:
+        """The chosen images, as a subset of what this is already."""
+        return replace(self.select(np.flatnonzero(chosen)), subset=f"{self.subset};{called}" if self.subset else called)
 
     def _shares(self, n: int) -> npt.NDArray[np.int64]:
         """(K,) how many of n images each class gives: at least one, by largest remainder, ties to the lower class."""
         counts = np.bincount(self.labels, minlength=self.classes)
-        exact = counts * n / len(self)
-        shares = np.clip(np.floor(exact).astype(np.int64), np.minimum(counts, 1), counts)
-        while (missing := n - int(shares.sum())) != 0:
-            room = shares < counts if missing > 0 else shares > 1
-            order = np.argsort(-np.where(room, exact - shares, -np.inf) * np.sign(missing), kind="stable")
-            candidates = [k for k in order if room[k]]
-            for k in candidates[: abs(missing)]:
-                shares[k] += np.sign(missing)
+        due = counts.astype(np.int64) * n
+        shares = np.maximum(due // len(self), np.minimum(counts, 1)).astype(np.int64)
+        while missing := n - int(shares.sum()):
+            one = 1 if missing > 0 else -1
+            owed = (due - shares * len(self)) * one
+            room = np.flatnonzero(shares < counts if one > 0 else shares > 1)
+            shares[room[np.argsort(-owed[room], kind="stable")][: abs(missing)]] += one
         return shares
 
     def _stratified(self, shares: npt.NDArray[Any], purpose: str) -> npt.NDArray[np.bool_]:
         """(N,) the images of each class with the lowest hashes."""
-        rank = np.array([hashlib.sha256(f"{purpose}/{row}".encode()).digest()[:8] for row in self.sample.tolist()])
+        hashes = [hashlib.sha256(f"{purpose}/{row}".encode()).digest()[:8] for row in self.sample.tolist()]
+        rank = np.frombuffer(b"".join(hashes), ">u8")
         chosen = np.zeros(len(self), bool)
         for k, share in enumerate(shares):
             rows = np.flatnonzero(self.labels == k)
@@ -185,31 +194,36 @@ def images_from_arrays(
     Raises:
         BadData: shapes that do not fit, pixels that are NaN or outside [0, 1], labels outside the classes.
     """
-    x, y = np.asarray(pixels), np.asarray(labels)
     where = f"{name}/{split}"
+    try:
+        x, y = np.asarray(pixels), np.asarray(labels)
+    except ValueError:
+        raise BadData(f"{where}: pixels or labels are ragged; wanted (N,C,H,W) and (N,)") from None
     if x.ndim == 3:
         x = x[:, None]
-    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
+    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y) or 0 in x.shape:
         raise BadData(
-            f"{where}: pixels {x.shape} and labels {y.shape} do not fit; wanted (N,C,H,W) and (N,), N above 0"
+            f"{where}: pixels {x.shape} and labels {y.shape} do not fit; wanted (N,C,H,W) and (N,), none of them 0"
         )
     if x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
             raise BadData(f"{where}: pixels are {x.dtype}; wanted uint8, or floats in [0, 1]")
-        x = x.astype(np.float32)
         if np.isnan(x).any():
-            raise BadData(
-                f"{where}: image {int(np.argwhere(np.isnan(x))[0, 0])} has pixels that are NaN; clean the data"
-            )
+            row = int(np.argwhere(np.isnan(x))[0, 0])
+            raise BadData(f"{where}: image {row} has pixels that are NaN; wanted numbers in [0, 1], clean the data")
         if x.min() < 0 or x.max() > 1:
             raise BadData(f"{where}: pixels lie in [{x.min():g}, {x.max():g}]; wanted [0, 1], normalise in the model")
-    if len(class_names) < 2 or len(class_names) > 65536:
-        raise BadData(f"{where}: {len(class_names)} classes; at least 2 are needed")
+        x = x.astype(np.float32)
+    if not 2 <= len(class_names) <= 65536:
+        raise BadData(f"{where}: the number of classes is {len(class_names)}; wanted 2 to 65536, choose other data")
     if not np.issubdtype(y.dtype, np.integer):
         raise BadData(f"{where}: labels are {y.dtype}; wanted whole numbers from 0 to {len(class_names) - 1}")
     outside = np.flatnonzero((y < 0) | (y >= len(class_names)))
     if len(outside):
         row = int(outside[0])
-        raise BadData(f"{where}: label {int(y[row])} of image {row} is outside the {len(class_names)} classes")
+        raise BadData(
+            f"{where}: image {row} has label {int(y[row])}, outside the {len(class_names)} classes; "
+            f"wanted 0 to {len(class_names) - 1}, take out the images without a label or name all classes"
+        )
     rows = np.arange(len(x), dtype=np.uint32)
     return Images(name, split, x, y.astype(np.uint16), rows, tuple(map(str, class_names)))

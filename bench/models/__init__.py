@@ -1,10 +1,11 @@
 """Networks by name: pixels in [0, 1] in, logits out; normalisation is inside.
 
-    convnet-W            a small network of width W, for small images
-    resnet-18            CIFAR ResNet-18
-    preact-resnet-18     pre-activation ResNet-18
-    mobilenet-v2         MobileNetV2
-    wrn-D-W              wide ResNet, such as wrn-34-10
+convnet-W            a small network of width W, for small images
+resnet-18            CIFAR ResNet-18
+preact-resnet-18     pre-activation ResNet-18, with the last BatchNorm of Rice et al., AWP and CFA
+preact-resnet-18-plain   the same without it, as in kuangliu/pytorch-cifar
+mobilenet-v2         MobileNetV2
+wrn-D-W              wide ResNet, such as wrn-34-10
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.models.convnet import ConvNet
 from bench.models.foreign import read_foreign
 from bench.models.mobilenet import MobileNetV2
 from bench.models.normalize import Normalize
-from bench.models.resnet import PreActResNet18, ResNet18
+from bench.models.resnet import PlainPreActResNet18, PreActResNet18, ResNet18
 from bench.models.wideresnet import WideResNet
 
 __all__ = ["Architecture", "build", "check_name", "load_state", "model_names", "read_foreign"]
@@ -30,10 +31,13 @@ FAMILIES: Mapping[str, Callable[..., nn.Module]] = {
     r"convnet-([1-9]\d*)": ConvNet,
     r"resnet-18": ResNet18,
     r"preact-resnet-18": PreActResNet18,
+    r"preact-resnet-18-plain": PlainPreActResNet18,
     r"mobilenet-v2": MobileNetV2,
     r"wrn-([1-9]\d*)-([1-9]\d*)": WideResNet,
 }
 """Spelling and class; the numbers in the spelling follow the common arguments."""
+
+STATISTICS = ("normalize.mean", "normalize.std")
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,11 @@ class Architecture:
         """Refuse what cannot be built."""
         check_name(self.name)
         if self.classes < 2 or self.channels < 1:
-            raise BadModel(f"{self.name} needs 2 classes and 1 channel at least, not {self.classes} and {self.channels}")
+            raise BadModel(
+                f"{self.name} needs 2 classes and 1 channel at least, not {self.classes} and {self.channels}"
+            )
         lengths = {len(self.mean), len(self.std)}
-        if lengths not in ({0}, {self.channels}) or any(s <= 0 for s in self.std):
+        if lengths not in ({0}, {self.channels}) or not all(s > 0 for s in self.std):
             raise BadModel(f"mean {self.mean} and std {self.std} must have {self.channels} entries each, std above 0")
 
 
@@ -73,7 +79,8 @@ def model_names() -> dict[str, str]:
     return {
         "convnet-W": "small convnet of width W for small images, such as convnet-6",
         "resnet-18": "ResNet-18 for 32x32 images",
-        "preact-resnet-18": "pre-activation ResNet-18 for 32x32 images",
+        "preact-resnet-18": "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm",
+        "preact-resnet-18-plain": "pre-activation ResNet-18 for 32x32 images, without one",
         "mobilenet-v2": "MobileNetV2 for 32x32 images",
         "wrn-D-W": "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
     }
@@ -85,7 +92,7 @@ def _parsed(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
             numbers = [int(number) for number in match.groups()]
             if kind is not WideResNet or (numbers[0] > 4 and numbers[0] % 6 == 4):
                 return kind, numbers
-    examples = ["convnet-6", "resnet-18", "preact-resnet-18", "mobilenet-v2", "wrn-34-10"]
+    examples = ["convnet-6", "resnet-18", "preact-resnet-18", "preact-resnet-18-plain", "mobilenet-v2", "wrn-34-10"]
     raise UnknownName.among("model", name, examples, "'evenbench list models'")
 
 
@@ -102,7 +109,7 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """A fresh network; the same weights for the same seed, and the global randomness untouched."""
     kind, numbers = _parsed(architecture.name)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         normalize = Normalize(architecture.mean, architecture.std)
         return kind(architecture.classes, architecture.channels, normalize, *numbers)
 
@@ -110,12 +117,19 @@ def build(architecture: Architecture, seed: int = 0) -> nn.Module:
 def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Module:
     """The network with given weights.
 
+    Accepted besides exact ones: state dicts without BatchNorm's counters (as of old versions of torch), with weights
+    that the network's release carries unused, and with the very statistics of the architecture.
+
     Raises:
         BadCheckpoint: names or shapes differ; the message says which.
     """
     network = build(architecture)
     wanted = network.state_dict()
-    found = {name: tensor for name, tensor in state.items() if name not in ("normalize.mean", "normalize.std")}
+    _check_statistics(architecture, state)
+    passed_over = (*STATISTICS, *getattr(network, "unused", ()))
+    found = {name: tensor for name, tensor in state.items() if not name.startswith(passed_over)}
+    counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
+    found = {**counters, **found}
     shapes = [
         f"{name} is {tuple(found[name].shape)}, wanted {tuple(wanted[name].shape)}"
         for name in wanted
@@ -130,7 +144,20 @@ def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Mo
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise BadCheckpoint(
                 f"weights do not fit {architecture.name} with {architecture.classes} classes and "
-                f"{architecture.channels} channels: they {what} {', '.join(names[:3])}{more}"
+                f"{architecture.channels} channels: they {what} {', '.join(names[:3])}{more}; "
+                "name the network and the data they were made for"
             )
-    network.load_state_dict(dict(found))
+    network.load_state_dict(found)
     return network
+
+
+def _check_statistics(architecture: Architecture, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that were made for pixels normalised otherwise: dropping the statistics would be silent harm."""
+    for name, own in zip(STATISTICS, (architecture.mean, architecture.std), strict=True):
+        if name in state:
+            theirs = state[name].detach().flatten().tolist()
+            if len(theirs) != len(own) or any(abs(a - b) > 1e-6 for a, b in zip(theirs, own, strict=True)):
+                raise BadCheckpoint(
+                    f"weights come with {name} {[round(a, 4) for a in theirs]}, the network has {list(own)}; "
+                    "build it with the same statistics"
+                )

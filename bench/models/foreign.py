@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.errors import BadCheckpoint
 
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
+DEPTH = 3
+"""Wrappers within wrappers that are opened; a file may hold a dict that holds itself."""
 PREFIXES = ("module.", "_orig_mod.")
+SIGNS_OF_CODE = ("GLOBAL", "TorchScript", "nsupported class")
+"""In messages of torch's weights-only unpickler, when it meets something other than data."""
 
 
 def read_foreign(path: Path) -> dict[str, Tensor]:
@@ -27,24 +30,33 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BadCheckpoint(f"no weights at {path}")
     try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        if "weights_only" in str(problem) or "Unsupported" in str(problem):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of odd files is said better below
+            found = _tensors(path)
+    except Exception as problem:  # damaged bytes lead the unpickler to whatever error
+        if any(sign in str(problem) for sign in SIGNS_OF_CODE):
             raise BadCheckpoint(
                 f"{path} holds more than tensors and would have to run code to load; save its state_dict() alone"
             ) from None
-        raise BadCheckpoint(f"{path} is no torch file of weights; it may be truncated") from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as problem:
-        line = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise BadCheckpoint(f"{path} cannot be read ({line}); it may be truncated") from None
-    while isinstance(found, Mapping) and (inner := [k for k in WRAPPERS if isinstance(found.get(k), Mapping)]):
-        found = found[inner[0]]
+        raise BadCheckpoint(
+            f"{path} cannot be read as weights ({type(problem).__name__}); wanted a state_dict() saved with torch.save "
+            "or safetensors; it may be truncated, fetch it again"
+        ) from None
+    for _ in range(DEPTH):
+        if isinstance(found, Mapping) and (inner := [k for k in WRAPPERS if isinstance(found.get(k), Mapping)]):
+            found = found[inner[0]]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise BadCheckpoint(f"{path} holds no state dict; wanted tensors by name, or such a dict under 'model'")
-    return {bare(str(name)): tensor for name, tensor in found.items()}
+    weights = {bare(str(name)): tensor for name, tensor in found.items()}
+    if len(weights) < len(found):
+        raise BadCheckpoint(f"{path} holds the same names with and without a wrapper's prefix; save one state_dict()")
+    return weights
+
+
+def _tensors(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def bare(name: str) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Normalize(nn.Module):
     """Pixels in [0, 1] to standardised values, per channel; nothing where no statistics are given.
 
-    The statistics belong to the architecture, not to the weights: foreign state dicts need not know of them.
+    The statistics belong to the architecture, not to the weights: state dicts need not know of them.
     """
 
     mean: Tensor

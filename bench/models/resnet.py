@@ -81,19 +81,33 @@ class ResNet18(nn.Module):
 
 
 class PreActResNet18(nn.Module):
-    """Pre-activation ResNet-18, with the last normalisation of Rice et al.'s release."""
+    """Pre-activation ResNet-18.
+
+    With a normalisation and activation after the last stage, as in the paper and in the code of Rice et al., AWP and
+    CFA, in whose line the fairness papers stand; kuangliu's, which leaves both out, is `PlainPreActResNet18`.
+    """
+
+    last = True
 
     def __init__(self, classes: int, channels: int, normalize: Normalize) -> None:
         super().__init__()
         self.normalize = normalize
         self.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages(PreActBlock)
-        self.bn = nn.BatchNorm2d(512)
+        if self.last:
+            self.bn = nn.BatchNorm2d(512)
         self.linear = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) pixels to (B,K) logits."""
         out = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(self.normalize(x))))))
-        out = F.relu(self.bn(out))
+        if self.last:
+            out = F.relu(self.bn(out))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
         return logits
+
+
+class PlainPreActResNet18(PreActResNet18):
+    """Pre-activation ResNet-18 that pools the last stage as it is."""
+
+    last = False

@@ -48,7 +48,10 @@ class Stage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width; depth is 6n + 4."""
+    """WRN-depth-width; depth is 6n + 4. Convolutions start as He et al. have it, with the fan out."""
+
+    unused = ("sub_block1.",)
+    """Weights that the TRADES release carries in its state dicts and never uses."""
 
     def __init__(self, classes: int, channels: int, normalize: Normalize, depth: int, width: int) -> None:
         super().__init__()
@@ -60,6 +63,10 @@ class WideResNet(nn.Module):
         self.block3 = Stage(blocks, planes[2], planes[3], 2)
         self.bn1 = nn.BatchNorm2d(planes[3])
         self.fc = nn.Linear(planes[3], classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,H,W) pixels to (B,K) logits."""

@@ -176,7 +176,7 @@ def test_tiny_images_are_refused_in_l2():
 @pytest.mark.usefixtures("short")
 def test_the_reference_prints_and_logs_nothing(caplog, capfd):
     with caplog.at_level(logging.DEBUG, "auto-attack"):
-        model, x, y = colours(3)
+        model, x, _ = colours(3)
         flat = nn.Sequential(model, nn.Threshold(-1e9, 0)).eval()
         flat[0][3].weight.data.zero_()  # zero gradients, of which the reference warns
         call(flat, x, flat(x).argmax(1), eps=0.01)

@@ -34,9 +34,14 @@ def test_everything_is_still_inside_and_as_it_was_outside():
 def test_it_comes_back_after_an_error_and_after_the_inside_changed_it():
     model = network()
     before = state(model)
-    with pytest.raises(KeyError), prepared(model):
-        model.train()
-        raise KeyError
+
+    def fail() -> None:
+        with prepared(model):
+            model.train()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert state(model) == before
 
 
@@ -52,7 +57,7 @@ def test_it_nests():
 
 def test_global_randomness_comes_back():
     def numbers() -> tuple[float, float, float]:
-        return torch.rand(()).item(), float(np.random.random()), random.random()  # noqa: NPY002
+        return torch.rand(()).item(), float(np.random.random()), random.random()
 
     torch.manual_seed(5)
     np.random.seed(5)
@@ -61,8 +66,13 @@ def test_global_randomness_comes_back():
     torch.manual_seed(5)
     np.random.seed(5)
     random.seed(5)
-    with pytest.raises(KeyError), own_randomness():
-        torch.manual_seed(1)
-        numbers()
-        raise KeyError
+
+    def fail() -> None:
+        with own_randomness():
+            torch.manual_seed(1)
+            numbers()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert numbers() == expected
