@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.attacks.suite import Trial
 from bench.data import Images
-from bench.errors import BenchError
+from bench.errors import BadStore, BenchError
 from bench.evaluate import chunks
 from bench.fit import finished
 from bench.method import Plan
@@ -164,6 +164,8 @@ class Cells:
         for cell in self:
             try:
                 known = self.look(cell)
+            except BadStore:
+                raise
             except BenchError as problem:
                 cell.problem = str(problem)
                 yield cell.label, "cannot run", str(problem)

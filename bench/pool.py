@@ -11,8 +11,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
@@ -59,6 +60,22 @@ def _work(key: int, unit: Unit) -> Any:
     return unit.run(report, _stop.is_set)
 
 
+@contextmanager
+def ignored_by_children(number: signal.Signals) -> Iterator[None]:
+    """A signal held back for a while: processes started meanwhile never see it, this one sees it afterwards.
+
+    A worker that is still importing cannot ignore Ctrl-C yet, and would answer it with a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass
 class Pool:
     """Some workers.
@@ -84,13 +101,15 @@ class Pool:
         if kind is None:
             self.executor.shutdown()
             return
-        self._stop.set()
-        self.executor.shutdown(wait=False, cancel_futures=True)
-        patience = time.monotonic() + 10
-        while time.monotonic() < patience and self._training():
-            time.sleep(0.1)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        try:
+            self._stop.set()
+            self.executor.shutdown(wait=False, cancel_futures=True)
+            patience = time.monotonic() + 10
+            while time.monotonic() < patience and self._training():
+                time.sleep(0.1)
+        finally:  # even at a second Ctrl-C
+            for child in multiprocessing.active_children():
+                child.terminate()
 
     def _training(self) -> bool:
         return any(not future.done() for future in self._saving)
@@ -99,7 +118,8 @@ class Pool:
 
     def submit(self, key: int, unit: Unit, *, saves: bool = False) -> Any:
         """Hand out a unit; `saves` marks one that writes its state when asked to stop."""
-        future = self.executor.submit(_work, key, unit)
+        with ignored_by_children(signal.SIGINT):
+            future = self.executor.submit(_work, key, unit)
         if saves:
             self._saving.append(future)
         return future

@@ -7,11 +7,12 @@ most the chunks in flight, and the next run goes on from there.
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.cells import Cell, Cells
-from bench.errors import BenchError
+from bench.errors import BadStore, BenchError, DiskFull
 from bench.pool import Pool
 from bench.recording import Progress, attack_row, dataset_row
 from bench.units import Judging, Training, training_cost, trial_cost
@@ -36,15 +37,21 @@ def run_study(cells: Cells, workers: int, progress: Progress) -> Report:
     """Train and judge what is lacking; failures are collected, and stop only what depends on them.
 
     Raises:
-        BenchError: the database cannot be written; what is in it stays.
+        BenchError: the database cannot be written, or a worker was killed; what is in it stays.
     """
     store = cells.store
     store.create()
     store.add_dataset(dataset_row(cells.images))
     for trial in cells.trials:
         store.add_attack(attack_row(trial))
-    with Pool(workers) as pool:
-        return _Execution(cells, pool, progress).finish()
+    try:
+        with Pool(workers) as pool:
+            return _Execution(cells, pool, progress).finish()
+    except BrokenProcessPool:
+        raise BenchError(
+            "a worker process was killed, perhaps for want of memory; all that was finished is kept, "
+            "run the same command again to go on, or with fewer --workers"
+        ) from None
 
 
 @dataclass
@@ -98,26 +105,32 @@ class _Execution:
             if not self.cells.look(cell):
                 return False
             if cell.to_train:
-                if absent := [teacher for teacher in self.cells.teachers(cell) if teacher.target is None]:
-                    for teacher in absent:
-                        self.train(teacher)
-                    return False
-                self.train(cell)
-            else:
-                self.judge(cell)
+                return self.train(cell)
+            self.judge(cell)
+        except (BadStore, DiskFull):
+            raise
         except BenchError as problem:
             self.fail(cell, str(problem))
         return True
 
-    def train(self, cell: Cell) -> None:
-        """Hand out a cell's training, once."""
+    def train(self, cell: Cell) -> bool:
+        """Hand out a cell's training, once; if a teacher's file is gone, that teacher's instead, and False.
+
+        Raises:
+            BenchError: a teacher has failed.
+        """
         if cell.label in self.training or cell.path is None:
-            return
-        self.training.add(cell.label)
+            return True
         cells = self.cells
         parents = tuple((cells.parents(cell) or {}).items())
+        if absent := [teacher for teacher in cells.teachers(cell) if teacher.target is None]:
+            for teacher in absent:
+                self.train(teacher)
+            return False
+        self.training.add(cell.label)
         device = cells.study.device
         self.submit(cell, Training(cell.plan, cells.train_source, cell.model, cell.seed, parents, cell.path, device))
+        return True
 
     def judge(self, cell: Cell) -> None:
         """Enter a trained cell into the store, and hand out what it lacks."""
@@ -153,15 +166,17 @@ class _Execution:
         self.done[key] = self.costs[key]
         try:
             result = future.result()
-            if isinstance(unit, Training):
-                self.report.trained += 1
-                self.cells.look(cell)
-                self.judge(cell)
-            else:
-                self.put(cell, unit, *result)
+        except BrokenProcessPool:
+            raise
         except Exception as problem:  # a cell's failure, whatever it is, must not stop the others
             kind = "" if isinstance(problem, BenchError) else f"{type(problem).__name__}: "
             self.fail(cell, f"{kind}{problem}")
+            return
+        if isinstance(unit, Training):
+            self.report.trained += 1
+            self.started(cell)
+        else:
+            self.put(cell, unit, *result)
 
     def put(self, cell: Cell, unit: Judging, outcomes: Any, said: list[str]) -> None:
         """Store a chunk."""

@@ -220,17 +220,23 @@ def validate(study: Study, where: str) -> None:
         raise BadStudy(f"{where}: batch_size must be at least 1, n and train_n at least 0")
     if not study.seeds:
         raise BadStudy(f"{where}: seeds is empty; give at least one, seeds = [0]")
+    for seed in (study.attack_seed, *study.seeds, *(seed for entry in study.entries.values() for seed in entry.seeds)):
+        if not 0 <= seed < 2**63:
+            raise BadStudy(f"{where}: seed {seed} is out of range; give whole numbers from 0 to 2^63 - 1")
     study.trials()
     study.order()
+    dataset = Path(study.dataset).resolve().name  # what data of a path or hub:owner/name will be called
+    judged: dict[str, str] = {}
     for entry in study.entries.values():
         at = f"{where}, entry {entry.name!r}"
         if not study.model_of(entry):
             raise BadStudy(f"{at}: no model; set model in the entry or for the whole study")
         try:
             check_name(study.model_of(entry))
-            roles = study.plan_of(entry, study.dataset).teachers
+            wanted = study.plan_of(entry, dataset)
         except BenchError as problem:
             raise type(problem)(f"{at}: {problem}") from None
+        roles = wanted.teachers
         teachers = entry.teachers(roles)
         if missing := [role for role in roles if role not in teachers]:
             raise BadStudy(f'{at}: {entry.method or entry.name!r} learns from a {missing[0]}; set teacher = "ENTRY"')
@@ -242,4 +248,10 @@ def validate(study: Study, where: str) -> None:
             if teacher in study.entries:
                 lacking = set(study.seeds_of(entry)) - set(study.seeds_of(study.entries[teacher]))
                 if lacking and len(study.seeds_of(study.entries[teacher])) > 1:
-                    raise BadStudy(f"{at}: its teacher {teacher!r} is not trained with seed {min(lacking)}")
+                    raise BadStudy(
+                        f"{at}: its teacher {teacher!r} is not trained with seed {min(lacking)}; add it to its seeds"
+                    )
+        for seed in study.seeds_of(entry) if entry.evaluate else ():
+            same = judged.setdefault(repr((wanted, study.model_of(entry), sorted(teachers.items()), seed)), entry.name)
+            if same != entry.name:
+                raise BadStudy(f"{at}: the same training as entry {same!r}; leave one of them out, or change one")

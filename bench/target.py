@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -114,6 +115,8 @@ def of_function(path: Path, function: str) -> Target:
     if spec is None or spec.loader is None:
         raise BadModel(f"{path} is no Python file; give file.py:function")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as for any import: dataclasses look themselves up there
+    sys.path.append(str(path.resolve().parent))  # and its neighbours can be imported
     try:
         spec.loader.exec_module(module)
         maker = getattr(module, function, None)
@@ -122,7 +125,7 @@ def of_function(path: Path, function: str) -> Target:
         network = maker()
     except BadModel:
         raise
-    except Exception as problem:  # whatever the user's own code raises
+    except (Exception, SystemExit) as problem:  # whatever the user's own code raises
         raise BadModel(
             f"{path}:{function} failed with {type(problem).__name__}: {problem}; mend that file"
         ) from problem
@@ -160,8 +163,10 @@ def resolve(text: str, images: Images, model: str | None = None) -> Target:
     path = Path(text)
     if model is not None:
         if not path.is_file():
-            raise BadCheckpoint(f"no weights at {path}")
+            raise BadCheckpoint(f"no weights at {path}; name a file written by torch.save or safetensors")
         return of_foreign(path, model, images.classes, images.shape[0])
+    if path.suffix == ".py":
+        raise BadModel(f"{path} is a Python file; name its function too, {text}:make, which returns an nn.Module")
     if path.suffix in (".pt", ".pth", ".bin", ".pkl"):
         raise BadCheckpoint(f"{path} is a foreign state dict; say with --model which network it belongs to")
     target = of_checkpoint(fitting(read(path), path, images))

@@ -16,6 +16,7 @@ from torch import nn
 from bench.attacks.suite import Trial
 from bench.checkpoint import read
 from bench.data import Images, load
+from bench.errors import BadCheckpoint
 from bench.evaluate import evaluate
 from bench.fit import fit
 from bench.method import Plan
@@ -57,7 +58,10 @@ def _images(source: Source) -> Images:
 
 @lru_cache(maxsize=2)
 def _network(path: Path, checkpoint_id: str) -> nn.Module:
-    return read(path).network()
+    checkpoint = read(path)
+    if checkpoint.checkpoint_id != checkpoint_id:
+        raise BadCheckpoint(f"{path} holds {checkpoint.checkpoint_id}, not {checkpoint_id}; run the same command again")
+    return checkpoint.network()
 
 
 @dataclass(frozen=True)

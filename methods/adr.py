@@ -9,8 +9,9 @@ Claim:   CIFAR-10, ResNet-18, AutoAttack / clean: ADR 50.39 / 82.41, ADR+WA 50.8
          CIFAR-100: 26.89 / 56.10, 27.54 / 58.30, 28.52 / 57.36 (released checkpoints, official README)
 Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after the same training. With `trades` the
          clean and adversarial images go through two forwards (the release concatenates them), start from a normal
-         instead of a one-sided uniform noise, and are attacked in eval mode (the release: train mode). The release's AWP moves all parameters: `step.tensors=all`. Its
-         validation split is the test set; here it is held out of training.
+         instead of a one-sided uniform noise, and are attacked in eval mode (the release: train mode). The release's
+         AWP moves all parameters: `step.tensors=all`. Its validation split is the test set; here it is held out of
+         training.
 """
 
 from __future__ import annotations

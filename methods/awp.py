@@ -7,7 +7,8 @@ Paper:   Wu et al., NeurIPS 2020 (arXiv 2004.05884)
 Code:    csdongxian/AWP @ a7acf5d, utils_awp.py
 Claim:   CIFAR-10, AutoAttack: AT-AWP WideResNet-34-10 53.97, TRADES-AWP 56.17 (official README)
 Departs: no proxy network: its step size cancels, the perturbation is gamma ||w|| g / ||g|| (equal to 1e-7).
-         ADR's release moves every parameter, biases and BatchNorm too: `step.tensors=all`.
+         ADR's release moves every parameter, biases and BatchNorm too (`step.tensors=all`), and takes BatchNorm
+         statistics from the pass before the perturbation, not from the one at the perturbed weights.
 """
 
 from __future__ import annotations

@@ -11,16 +11,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from bench.cli import making, reading, registries
+from bench.cli.console import Stopped
 from bench.errors import BenchError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="evenbench",
     help="Adversarial robustness, read class by class: train, attack, store, compare.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,21 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(args=arguments, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as problem:
-        problem.show()
-        return 0
-    except click.UsageError as problem:
-        path = problem.ctx.command_path if problem.ctx else "evenbench"
+        code = app(args=given or ["--help"], standalone_mode=False)
+    except typer.TyperException as problem:
+        context = getattr(problem, "ctx", None)  # of the verb; typer exports no class for it
+        path = context.command_path if context else "evenbench"
         return complain(f"{problem.format_message().rstrip('.')}; '{path} --help' shows how it is used")
-    except (BenchError, click.ClickException) as problem:
+    except BenchError as problem:
         return complain(str(problem))
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort) as stopped:
-        sys.stderr.write(f"\nevenbench: {str(stopped) or 'interrupted'}\n")
-        return 130
+    except Stopped as stopped:
+        sys.stderr.write(f"\nevenbench: {stopped}\n")
+        return INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -60,6 +61,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if problem.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             return complain(f"{problem.filename}: {problem.strerror}; choose another place or mend its permissions")
         raise
+    if code == INTERRUPTED:  # typer answers Ctrl-C so, without a word
+        sys.stderr.write("\nevenbench: interrupted\n")
     return code if isinstance(code, int) else 0
 
 

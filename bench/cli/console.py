@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+class Stopped(Exception):
+    """The user stopped the work; the message says what is kept and how to go on."""
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Work whose results are stored as they come: Ctrl-C ends it with a word on how to go on.
+
+    Raises:
+        Stopped: on Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped("interrupted; all that was finished is kept, run the same command again to go on") from None
+
+
 def stderr() -> Console:
     """The console for progress and remarks."""
     from rich.console import Console

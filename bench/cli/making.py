@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.console import progress, stderr, stdout
+from bench.cli.console import Stopped, progress, resumable, stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Dataset, Db, Device, Precision
 from bench.cli.reading import store_at
 from bench.errors import BadRecipe, BadStudy
@@ -59,7 +60,9 @@ def train(
     teacher: Annotated[list[str] | None, typer.Option(help="Teacher's checkpoint, or ROLE=checkpoint.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the preset's.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius to train for, instead of the preset's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the initial weights and every random choice.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights and every random choice.")
+    ] = 0,
     n: Annotated[int, typer.Option(help="Train on a stratified subset of so many images; 0 for all.")] = 0,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="SLOT.FIELD=VALUE", help="Override a field.")
@@ -72,16 +75,18 @@ def train(
 
     Example: evenbench train pgd-at --dataset digits --model convnet-6 --out at.safetensors
     """
+    from bench.eps import parse_eps
     from bench.fit import Interrupted, fit, stoppable
-    from bench.method import compose
+    from bench.method import compose, lineage
     from bench.models import check_name
     from bench.runs import prepare
     from bench.target import teacher_of
     from bench.units import Source
 
     check_name(model)
+    lineage(method)  # wrong names are refused before the data are loaded
     settings: dict[str, Any] = {}
-    for key, value in (("epochs", epochs), ("eps", eps), ("precision", precision)):
+    for key, value in (("epochs", epochs), ("eps", eps and str(parse_eps(eps))), ("precision", precision)):
         if value is not None:
             settings[f"schedule.{key}"] = value
     for item in set_ or []:
@@ -109,7 +114,7 @@ def train(
         try:
             checkpoint = fit(prepared, path, device=device_of(device), stop=stop, report=report)
         except Interrupted as stopped:
-            raise KeyboardInterrupt(str(stopped)) from None
+            raise Stopped(str(stopped)) from None
     stderr().print(
         f"checkpoint {checkpoint.checkpoint_id}, epoch {checkpoint.epoch} of {plan.schedule.epochs}", markup=False
     )
@@ -129,7 +134,7 @@ def evaluate(
     eps: Annotated[
         str | None, typer.Option(help="Radius, exact; the one trained for, or 8/255, when not given.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the attacks, and of the subset.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the attacks.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images attacked at a time.")] = 250,
     precision: Precision = "fp32",
     model: Annotated[str | None, typer.Option(help="Network of a foreign state dict.")] = None,
@@ -153,13 +158,13 @@ def evaluate(
     trials(eps or "8/255")  # wrong names and numbers are refused before the data are loaded
     if batch_size < 1:
         raise BadRecipe(f"--batch-size {batch_size}: at least 1 is needed")
-    images = Source(dataset, split, n=n, seed=seed).images()
+    images = Source(dataset, split, n=n).images()
     images.check_complete()
     store, where = store_at(db), device_of(device)
+    resolved = [resolve(text, images, model) for text in targets]
     store.create()
-    with progress() as shown:
-        for text in targets:
-            target = resolve(text, images, model)
+    with progress() as shown, resumable():
+        for target in resolved:
             radius = eps or target.eps or "8/255"
             record(store, target, images, trials(radius), batch_size=batch_size, device=where, progress=shown)
     stdout().print(f"stored in {db}; 'evenbench leaderboard --db {db}' shows it", markup=False, soft_wrap=True)
@@ -217,8 +222,9 @@ def perform(
 
     if workers < 0:
         raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
+    study = replace(study, device=device_of(study.device))
     place, store = out or Path("results") / study.name, store_at(db)
-    with progress() as shown:
+    with progress() as shown, resumable():
         cells = Cells(study, store, place)
         if dry_run:
             forecast = list(cells.forecast())
@@ -243,10 +249,11 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
         sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in forecast], indent=2) + "\n")
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("cell", "training", "evaluation", box=None)
     for row in forecast:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as plain strings, brackets would be read as markup
     stdout().print(table)
 
 

@@ -94,10 +94,11 @@ def list_(
         sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for name, line in found.items():
-        table.add_row(name, line)
+        table.add_row(Text(name), Text(line))  # as plain strings, brackets would be read as markup
     stdout().print(table)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_CLASSES = 65536
+"""What labels of 16 bits can tell apart."""
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """A split of a data set, or a named subset of it.
@@ -214,8 +218,10 @@ def images_from_arrays(
         if x.min() < 0 or x.max() > 1:
             raise BadData(f"{where}: pixels lie in [{x.min():g}, {x.max():g}]; wanted [0, 1], normalise in the model")
         x = x.astype(np.float32)
-    if not 2 <= len(class_names) <= 65536:
-        raise BadData(f"{where}: the number of classes is {len(class_names)}; wanted 2 to 65536, choose other data")
+    if not 2 <= len(class_names) <= MOST_CLASSES:
+        raise BadData(
+            f"{where}: the number of classes is {len(class_names)}; wanted 2 to {MOST_CLASSES}, choose other data"
+        )
     if not np.issubdtype(y.dtype, np.integer):
         raise BadData(f"{where}: labels are {y.dtype}; wanted whole numbers from 0 to {len(class_names) - 1}")
     outside = np.flatnonzero((y < 0) | (y >= len(class_names)))

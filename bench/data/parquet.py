@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.data.cache import Decoded, key_of, remembered
 from bench.data.decode import decode
-from bench.data.images import Images, images_from_arrays
+from bench.data.images import MOST_CLASSES, Images, images_from_arrays
 from bench.data.splits import SPELLINGS, by_split, canonical, chosen, one_configuration
 from bench.errors import BadData
 
@@ -141,7 +141,9 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
                 columns = columns_of(connection, path, image, label)
                 own = class_names(connection, path, columns.label)
                 rows = _rows(connection, path, columns)
-            except duckdb.Error as problem:
+            except BadData:
+                raise
+            except Exception as problem:  # damaged bytes lead DuckDB to errors of Python's too
                 what = str(problem).splitlines()[0].replace(f" '{escape(str(path))}'", "").replace(f" '{path}'", "")
                 raise BadData(f"{path} is no Parquet file that can be read ({what}); fetch it again") from None
             if path != files[0] and own != names:
@@ -159,7 +161,12 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
         y = np.array(labels, np.int64)
     except OverflowError:
         raise BadData(f"{files[0]} has a label beyond 64 bits; wanted whole numbers from 0") from None
-    return Decoded(decode(encoded, called), y, names or tuple(str(k) for k in range(max(0, *labels) + 1)))
+    if names is None and y.max() >= MOST_CLASSES:
+        raise BadData(
+            f"{called(int(y.argmax()))} has label {y.max()}, and the file names no classes; wanted labels from 0 to "
+            f"{MOST_CLASSES - 1}, number the classes from 0"
+        )
+    return Decoded(decode(encoded, called), y, names or tuple(str(k) for k in range(int(y.max()) + 1)))
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, path: Path, columns: Columns) -> list[Any]:
@@ -181,7 +188,9 @@ def columns_of(
     table = connection.read_parquet(escape(str(path)), hive_partitioning=False)
     kinds = dict(zip(table.columns, table.types, strict=True))
     images = [
-        column for column, kind in kinds.items() if kind.id == "struct" and "bytes BLOB" in str(kind).replace('"', "")
+        column
+        for column, kind in kinds.items()
+        if kind.id == "struct" and any(field == "bytes" and str(part) == "BLOB" for field, part in kind.children)
     ]
     labels = [column for column, kind in kinds.items() if kind.id in WHOLE]
     return Columns(

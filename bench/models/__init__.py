@@ -130,25 +130,49 @@ def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Mo
     found = {name: tensor for name, tensor in state.items() if not name.startswith(passed_over)}
     counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
     found = {**counters, **found}
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, wanted {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
+    if misfit := _misfit(wanted, found):
+        raise BadCheckpoint(
+            f"weights do not fit {architecture.name} with {architecture.classes} classes and "
+            f"{architecture.channels} channels: they {misfit}; name the network and the data they were made for"
+        )
+    network.load_state_dict(found)
+    return network
+
+
+def _misfit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What weights lack, have too many of or have in another shape; '' where they fit."""
+    shapes = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
     for what, names in (
         ("lack", [name for name in wanted if name not in found]),
         ("have beyond it", [name for name in found if name not in wanted]),
-        ("differ in", shapes),
+        ("differ in", [f"{name}: {[*found[name].shape]}, wanted {[*wanted[name].shape]}" for name in shapes]),
     ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise BadCheckpoint(
-                f"weights do not fit {architecture.name} with {architecture.classes} classes and "
-                f"{architecture.channels} channels: they {what} {', '.join(names[:3])}{more}; "
-                "name the network and the data they were made for"
-            )
-    network.load_state_dict(found)
-    return network
+            return _in_words(wanted, found, shapes) or f"{what} {', '.join(names[:3])}{more}"
+    return ""
+
+
+def _in_words(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], shapes: list[str]) -> str:
+    """The number of classes or channels, where nothing but that differs; else ''."""
+    if wanted.keys() != found.keys():
+        return ""
+    stem = next(name for name, tensor in wanted.items() if tensor.ndim == 4)
+    *_, head = (name for name, tensor in wanted.items() if tensor.ndim == 2)
+    bias = head.removesuffix("weight") + "bias"
+    ends = {stem: (1, "channels"), head: (0, "classes"), bias: (0, "classes")}
+    words = []
+    for name in shapes:
+        if name not in ends or found[name].ndim != wanted[name].ndim:
+            return ""
+        axis, what = ends[name]
+        has, fits = [*found[name].shape], [*wanted[name].shape]
+        count = has.pop(axis)
+        del fits[axis]
+        if has != fits:
+            return ""
+        words.append(f"are for {count} {what}")
+    return " and ".join(dict.fromkeys(words))
 
 
 def _check_statistics(architecture: Architecture, state: Mapping[str, Tensor]) -> None:

@@ -182,8 +182,8 @@ def test_validation_of_tiny_imagenet_stands_as_test(hub: StandIn, tmp_path: Path
     hub.files["zh-plus/tiny-imagenet", "main", "data/valid-00000-of-00001-0123456789abcdef.parquet"] = content
     images = load("tiny-imagenet", "test", cache=tmp_path / "cache", endpoint=hub.address)
     assert (images.name, images.split, len(images)) == ("tiny-imagenet", "test", 2)
-    with pytest.raises(UnknownName, match=r"^no split of tiny-imagenet is called 'extra'; known: test, train$"):
-        load("tiny-imagenet", "extra", cache=tmp_path / "cache", endpoint=hub.address)
+    with pytest.raises(UnknownName, match=r"^no split of tiny-imagenet is called 'unseen'; known: test, train$"):
+        load("tiny-imagenet", "unseen", cache=tmp_path / "cache", endpoint=hub.address)
 
 
 def test_id_without_a_card(hub: StandIn, tmp_path: Path) -> None:
@@ -235,7 +235,9 @@ def test_without_the_hub_the_cache_serves(hub: StandIn, tmp_path: Path) -> None:
 
 
 def test_without_the_hub_or_the_cache(hub: StandIn, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"^uoft-cs/cifar10 at 'main' could not be had from the Hub \([^\n]*; check the netw"):
+    with pytest.raises(
+        BadData, match=r"^uoft-cs/cifar10 at 'main' could not be had from the Hub \([^\n]*; check the netw"
+    ):
         load("cifar10", "test", cache=tmp_path / "cache", endpoint=silent_address())
 
 
