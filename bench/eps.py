@@ -15,13 +15,14 @@ def parse_eps(text: str | float | Fraction) -> Fraction:
     """The exact radius that `text` names.
 
     Args:
-        text: "8/255", "0.15", a number or a fraction; in units of the pixel range [0, 1].
+        text: "8/255", "0.5/255", "0.15", a number or a fraction; in units of the pixel range [0, 1].
 
     Raises:
         BadBudget: not a number, zero, negative or infinite.
     """
     try:
-        eps = Fraction(str(text)) if not isinstance(text, Fraction) else text
+        above, slash, below = str(text).partition("/")
+        eps = Fraction(above) / Fraction(below if slash else 1)
     except (ValueError, ZeroDivisionError):
         raise BadBudget(
             f"eps {text!r} is no number; give a positive fraction or decimal such as 8/255 or 0.15"
@@ -34,15 +35,23 @@ def parse_eps(text: str | float | Fraction) -> Fraction:
 
 
 def show_eps(eps: Fraction) -> str:
-    """The shortest exact spelling: `8/255` in 8-bit steps, `0.15` where decimal, else `p/q`.
+    """The shortest exact spelling: `0.15` where decimal, `8/255` in 8-bit steps, else `p/q`.
 
-    >>> show_eps(Fraction(8, 255)), show_eps(Fraction("0.15")), show_eps(Fraction(1, 3))
-    ('8/255', '0.15', '85/255')
+    >>> show_eps(Fraction(8, 255)), show_eps(Fraction("0.15")), show_eps(Fraction(1, 510)), show_eps(Fraction(1, 7))
+    ('8/255', '0.15', '0.5/255', '1/7')
     """
-    for digits in range(13):
-        scaled = eps * 10**digits
-        if scaled.denominator == 1:
-            return f"{scaled.numerator / 10**digits:.{digits}f}"
-    if 255 % eps.denominator == 0:
-        return f"{eps.numerator * (255 // eps.denominator)}/255"
+    if text := _decimal(eps, 12):
+        return text
+    if text := _decimal(eps * 255, 3):
+        return f"{text}/255"
     return f"{eps.numerator}/{eps.denominator}"
+
+
+def _decimal(value: Fraction, most: int) -> str:
+    """The value as a decimal of at most so many digits after the point, or "" if it is none."""
+    for digits in range(most + 1):
+        scaled = value * 10**digits
+        if scaled.denominator == 1:
+            whole, rest = divmod(scaled.numerator, 10**digits)
+            return f"{whole}.{rest:0{digits}d}" if digits else str(whole)
+    return ""

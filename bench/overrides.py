@@ -94,13 +94,13 @@ def parse(raw: Any, kind: Any, address: str) -> Any:
             return _named(raw, kind, address)
         if typing.get_origin(kind) is tuple:
             return tuple(parse(part, typing.get_args(kind)[0], address) for part in _parts(raw))
-    except (KeyError, ValueError, ZeroDivisionError, TypeError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         pass
     raise BadRecipe(f"{address}={raw}: cannot be read as {_name(kind)}")
 
 
 def _parts(raw: Any) -> list[Any]:
-    return list(raw) if isinstance(raw, (list, tuple)) else str(raw).split(":")
+    return list(raw) if isinstance(raw, (list, tuple)) else str(raw).split(":") if raw != "" else []
 
 
 def _named(raw: Any, kind: Any, address: str) -> Any:

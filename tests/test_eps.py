@@ -21,6 +21,7 @@ from bench.errors import BadBudget
         (Fraction(1, 3), Fraction(1, 3)),
         (1, Fraction(1)),
         ("1e-3", Fraction(1, 1000)),
+        ("0.5/255", Fraction(1, 510)),
     ],
 )
 def test_parsed_exactly(text: str | float | Fraction, wanted: Fraction) -> None:

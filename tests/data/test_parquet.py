@@ -216,7 +216,8 @@ def test_class_names(tmp_path: Path, cache: Path) -> None:
     assert load(str(listed)).class_names == ("it", "that", "none")
     mapped = shard(tmp_path / "b.parquet", [1, 2], [0, 1], {str(k): f"c{k}" for k in range(11)})
     assert load(str(mapped)).class_names == tuple(f"c{k}" for k in range(11))
-    for other in (5, [], {}):
+    others: tuple[Any, ...] = (5, [], {})
+    for other in others:
         assert load(str(shard(tmp_path / "c.parquet", [1, 2], [0, 2], other))).class_names == ("0", "1", "2")
 
 

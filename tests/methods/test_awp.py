@@ -30,7 +30,7 @@ def setting(epoch=0, seed=0):
 
 
 def expected(model, x, y, gamma, moving):
-    """The weights after one step, by backward passes on copies: climb gamma ||w|| g / ||g||, take its gradient, step."""
+    """The weights after one step, by backward passes on copies: climb by gamma ||w|| g / ||g||, differentiate, step."""
     proxy = copy.deepcopy(model)
     nn.functional.cross_entropy(proxy(x), y).backward()
     climbed = copy.deepcopy(model)
