@@ -34,18 +34,14 @@ def last_of(path: Path) -> Path:
 
 
 def finished(run: Run, path: Path) -> Checkpoint | None:
-    """The selected checkpoint of a run, if its training is complete.
+    """The selected checkpoint of a run, if its training is complete: its history then covers every epoch.
 
     Raises:
-        BadCheckpoint: the files hold another run, or are damaged.
+        BadCheckpoint: the file holds another run, or is damaged.
     """
-    newest = newest_of(run, path)
-    if newest is None or newest.epoch < run.plan.schedule.epochs or not path.exists():
-        return None
-    kept = read(path)
-    if other := differences(kept.run, run.identity):
-        raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
-    return kept
+    kept = of_run(run, path)
+    complete = kept is not None and max(row["epoch"] for row in kept.history) == run.plan.schedule.epochs
+    return kept if complete else None
 
 
 def resumable(run: Run, path: Path) -> Checkpoint | None:
@@ -54,7 +50,7 @@ def resumable(run: Run, path: Path) -> Checkpoint | None:
     Raises:
         BadCheckpoint: the file holds another run, or is damaged.
     """
-    newest = newest_of(run, path)
+    newest = of_run(run, last_of(path))
     if newest is None or path.exists() or not newest.epoch:
         return newest
     if newest.step == 0 and best_epoch(newest.history, run.plan.schedule.selection) == newest.epoch:
@@ -63,21 +59,18 @@ def resumable(run: Run, path: Path) -> Checkpoint | None:
     return newest if run.plan.schedule.selection == "last" else None
 
 
-def newest_of(run: Run, path: Path) -> Checkpoint | None:
-    """The state that a run can go on from.
+def of_run(run: Run, path: Path) -> Checkpoint | None:
+    """The checkpoint at a path, where there is one.
 
     Raises:
-        BadCheckpoint: the file holds another run, or is damaged.
+        BadCheckpoint: it holds another run, or is damaged.
     """
-    beside = last_of(path)
-    if not beside.exists():
-        if path.exists() and (other := differences(read(path).run, run.identity)):
-            raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
+    if not path.exists():
         return None
-    newest = read(beside)
-    if other := differences(newest.run, run.identity):
-        raise BadCheckpoint(f"{beside} holds another run (it differs in {other}); choose another --out or delete it")
-    return newest
+    checkpoint = read(path)
+    if other := differences(checkpoint.run, run.identity):
+        raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
+    return checkpoint
 
 
 def differences(a: Any, b: Any, at: str = "") -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.attacks.engine import ascend
 from bench.norms import LINF
+from bench.recipe import require_range
 from bench.types import Context, Reach
 
 
@@ -35,6 +36,10 @@ class Inner:
     """Uniform in the ball, or 0.001 times a standard normal."""
     mode: Literal["train", "eval"] = "eval"
     """Mode of the model during the attack; in train mode BatchNorm uses and updates batch statistics."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "steps", 0)
 
     def __call__(self, ctx: Context, gain: Callable[[Tensor], Tensor], x: Tensor, reach: Reach) -> Tensor:
         """Adversarial images (B,C,H,W) within reach of `x`, climbing `gain` (B,C,H,W) -> (B,)."""

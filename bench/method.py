@@ -107,9 +107,22 @@ def lineage(name: str) -> dict[str, Method]:
     if twice := {part for part in parts if parts.count(part) > 1}:
         raise BadRecipe(f"method {name!r} names {min(twice)!r} twice; once is enough")
     stack = [parts[0]]
-    while below := METHODS.get(stack[0]).on:
+    while below := registered(stack[0]).on:
         stack.insert(0, below)
-    return {part: METHODS.get(part) for part in dict.fromkeys((*stack, *parts))}
+    return {part: registered(part) for part in dict.fromkeys((*stack, *parts))}
+
+
+def registered(name: str) -> Method:
+    """The method of a name, if that is what was registered.
+
+    Raises:
+        UnknownName: nothing is called so.
+        BadRecipe: it is something else.
+    """
+    found = METHODS.get(name)
+    if not isinstance(found, Method):
+        raise BadRecipe(f"method {name!r} is registered as {type(found).__name__}; register a bench.method.Method")
+    return found
 
 
 def owners(name: str, chain: Mapping[str, Method]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
@@ -49,6 +49,8 @@ def _begin(channel: Any, stop: Event) -> None:
 
 
 def _work(key: int, unit: Unit) -> Any:
+    if _stop.is_set():  # handed out before Ctrl-C, and not begun
+        raise CancelledError
     said = 0.0
 
     def report(fraction: float) -> None:

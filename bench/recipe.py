@@ -113,6 +113,19 @@ class Stateless:
         return state
 
 
+def require_range(slot: object, name: str, low: float, high: float = math.inf) -> None:
+    """Refuse a field of a slot that lies outside [low, high]; for its `__post_init__`.
+
+    Raises:
+        BadRecipe: it does.
+    """
+    value = getattr(slot, name)
+    ends = value if isinstance(value, tuple) else (value,)
+    if not all(low <= end <= high for end in ends):
+        wanted = f"be at least {low:g}" if high == math.inf else f"lie in [{low:g}, {high:g}]"
+        raise BadRecipe(f"{type(slot).__name__}.{name} is {value}; it must {wanted}")
+
+
 @dataclass(frozen=True)
 class OneHot(Stateless):
     """The label itself."""
@@ -129,6 +142,10 @@ class Uniform(Stateless):
 
     step: float = 0.25
     """Step as a fraction of eps: 2/255 at eps 8/255."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "step", 0)
 
     def reach(self, ctx: Context, batch: Batch, state: State) -> Reach:
         """Radius eps, step a fraction of it."""

@@ -36,6 +36,10 @@ VALIDATION = Inner(steps=10, start="uniform", mode="eval")
 """PGD-10 with steps of a quarter of eps, as most releases select."""
 
 
+def _to_fp32(model: nn.Module, images: object, logits: Tensor) -> Tensor:
+    return logits.float()
+
+
 def learning_rate(schedule: Schedule, epoch: int, progress: float) -> float:
     """The learning rate of a step.
 
@@ -74,6 +78,8 @@ class _Job:
     def begin(cls, run: Run, device: str) -> _Job:
         schedule = run.plan.schedule
         model = build(run.architecture, run.seed).to(device)
+        if schedule.precision == "bf16":
+            model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
         ctx = Context(
             model=model,
             averaged=deepcopy(model).eval().requires_grad_(False),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bench.method import Method, Preset
-from bench.recipe import Stateless
+from bench.recipe import Stateless, require_range
 from bench.types import Batch, Context, Tally, Targets, constant
 from methods import settings
 from methods.rslad import PAPER, RSLAD
@@ -45,6 +45,11 @@ class BalancedTeacher(Stateless):
     high: float = 5.0
     as_released: bool = False
     """Divide both logits by the product of the two temperatures."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "rate", 0)
+        require_range(self, "low", 1e-6, self.high)
 
     def init(self, ctx: Context) -> Temperatures:
         """All temperatures are 1: the first epoch is RSLAD's."""

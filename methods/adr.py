@@ -22,7 +22,7 @@ import torch
 
 from bench.losses import one_hot
 from bench.method import Method, Preset
-from bench.recipe import Schedule, Span, State, Stateless
+from bench.recipe import Schedule, Span, State, Stateless, require_range
 from bench.types import Batch, Context, Targets, constant
 from methods import settings
 from methods.averaging import EMA
@@ -36,6 +36,11 @@ class ADR(Stateless):
     """tau, cosine from high to low."""
     trust: Span = Span(0.70, 0.95)
     """lambda, cosine from low to high."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "temperature", 1e-6)
+        require_range(self, "trust", 0, 1)
 
     @torch.no_grad()
     def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bench.method import Method, Preset
-from bench.recipe import blend
+from bench.recipe import blend, require_range
 from bench.types import Context, Tally
 from methods import settings
 
@@ -27,6 +27,10 @@ class EMA:
 
     decay: float = 0.995
     judged: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "decay", 0, 1)
 
     def end_step(self, ctx: Context) -> None:
         """Move the average towards the weights."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.method import Method, Preset
-from bench.recipe import Descend, Schedule
+from bench.recipe import Descend, Schedule, require_range
 from bench.types import Context, Losses
 
 
@@ -63,6 +63,11 @@ class AWP:
     """Epochs of plain descent before."""
     tensors: Literal["kernels", "all"] = "kernels"
     """What is moved, each tensor by its own norm: weights of two or more dimensions, or every parameter."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "gamma", 0)
+        require_range(self, "begin", 0)
 
     def __call__(
         self, ctx: Context, optimizer: torch.optim.Optimizer, objective: Callable[[], tuple[Tensor, Losses]]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.inner import Inner
 from bench.losses import kl
 from bench.method import Method, Preset
-from bench.recipe import Schedule, State, Stateless
+from bench.recipe import Schedule, State, Stateless, require_range
 from bench.types import Batch, Context, Losses, Reach, Targets, constant
 from methods import settings
 
@@ -46,6 +46,10 @@ class RSLAD:
     reduction: Literal["sum", "mean"] = "sum"
     """Over the classes of a divergence: the paper's sum, or the release's mean."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "alpha", 0, 1)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max KL(p_T(x) || p_S(x'))."""

@@ -12,7 +12,7 @@ Departs: the step is 2/255 at 8/255 (a quarter of eps) unless the preset says ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.inner import Inner, switched
 from bench.losses import cross_entropy, kl
 from bench.method import Method, Preset
-from bench.recipe import Schedule, Uniform
+from bench.recipe import Schedule, Uniform, require_range
 from bench.types import Batch, Context, Losses, Reach, Targets
 from methods import settings
 
@@ -33,6 +33,10 @@ class TRADES:
     beta: float = 6.0
     """1/lambda in the paper."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "beta", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max KL(p(x) || p(x')), p(x) fixed and of the mode that the attack is in."""
@@ -46,6 +50,9 @@ class TRADES:
         smooth = self.beta * kl(logits_clean.softmax(1), logits_adv)
         return Losses(cross_entropy(logits_clean, targets.clean), smooth, logits_clean, logits_adv)
 
+
+LONG = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
+"""Of TRADES-AWP and, with small changes, of TRADES+ADR."""
 
 METHOD = Method(
     slots={"objective": TRADES()},
@@ -62,6 +69,10 @@ METHOD = Method(
             ),
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
+        "cifar10/paper+awp": Preset(LONG),
+        "cifar10/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
+        "cifar100/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
+        "tiny-imagenet/paper+adr": Preset(replace(LONG, epochs=80, nesterov=True, normalize=True)),
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(settings.DIGITS),
     },

@@ -118,9 +118,7 @@ def test_chunks_that_are_in_are_left_out(cells):
     store.add_checkpoint(cell.target.row, cell.target.epochs)
     store.add_attack(attack_row(trial))
     number = store.begin(cell.target.row.checkpoint_id, now.images.dataset_id, trial.attack_id, len(now.images))
-    unit = Judging(
-        cell.path, cell.target.row.checkpoint_id, now.test_source, trial, tuple(parts[1].tolist()), "cpu"
-    )
+    unit = Judging(cell.path, cell.target.row.checkpoint_id, now.test_source, trial, tuple(parts[1].tolist()), "cpu")
     store.add_chunk(number, unit.run(lambda share: None, bool)[0])
     again = dict(now.missing(cell.target.row.checkpoint_id))
     np.testing.assert_array_equal(np.concatenate(again[trial]), np.r_[0:12, 24:30])

@@ -16,7 +16,7 @@ import bench.checkpoint
 from bench.checkpoint import read
 from bench.data import images_from_arrays
 from bench.errors import BadCheckpoint, DiskFull, Diverged
-from bench.fit import Interrupted, best_epoch, differences, finished, fit, last_of, newest_of, stoppable
+from bench.fit import Interrupted, best_epoch, differences, finished, fit, last_of, resumable, stoppable
 from bench.method import Plan
 from bench.models import Architecture
 from bench.recipe import Descend, Recipe, Schedule
@@ -165,9 +165,12 @@ def test_a_selected_file_of_another_run_is_not_taken_for_ours(path, tmp_path):
         fit(a_run(), path)
 
 
-def test_a_damaged_file_is_refused(path):
+@pytest.mark.parametrize("which", [lambda path: path, last_of])
+def test_a_damaged_file_is_refused(path, which):
     fit(a_run(), path)
-    last_of(path).write_bytes(last_of(path).read_bytes()[:-10])
+    which(path).write_bytes(which(path).read_bytes()[:-10])
+    if which is last_of:
+        path.unlink()  # complete, it would be enough
     with pytest.raises(BadCheckpoint, match="may be truncated"):
         fit(a_run(), path)
 
@@ -242,7 +245,7 @@ def test_differences_are_named_by_path():
 
 
 def test_nothing_there_is_nothing_to_go_on_from(path):
-    assert newest_of(a_run(), path) is None
+    assert resumable(a_run(), path) is None
     assert finished(a_run(), path) is None
 
 

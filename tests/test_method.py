@@ -248,6 +248,44 @@ def test_wrong_overrides(address, value, kind, complaint):
         compose("trades", dataset="digits", settings={address: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "address", "value", "complaint"),
+    [
+        ("trades", "objective.inner.steps", -1, "Inner.steps is -1; it must be at least 0"),
+        ("trades", "objective.beta", -6, "TRADES.beta is -6.0; it must be at least 0"),
+        ("rslad", "objective.alpha", 2, r"RSLAD.alpha is 2.0; it must lie in \[0, 1\]"),
+        ("absld", "targets.rate", -0.1, "BalancedTeacher.rate is -0.1"),
+        ("absld", "targets.low", 0, "BalancedTeacher.low is 0.0"),
+        ("absld", "targets.low", 6, "BalancedTeacher.low is 6.0"),
+        ("adr", "targets.temperature", "2:0", "ADR.temperature is .*at least"),
+        ("adr", "targets.trust", "0.5:1.5", r"ADR.trust is .*lie in \[0, 1\]"),
+        ("wa", "average.decay", 1.01, r"EMA.decay is 1.01; it must lie in \[0, 1\]"),
+        ("awp", "step.gamma", -1, "AWP.gamma is -1.0"),
+        ("awp", "step.begin", -1, "AWP.begin is -1"),
+        ("pgd-at", "budget.step", -1, "Uniform.step is -1.0"),
+    ],
+)
+def test_values_out_of_range(name, address, value, complaint):
+    with pytest.raises(BadRecipe, match=complaint):
+        compose(name, dataset="digits", settings={address: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "epochs", "eps"),
+    [
+        ("trades+awp", "cifar10", 200, Fraction(8, 255)),
+        ("trades+adr", "cifar10", 200, Fraction(8, 255)),
+        ("trades+adr", "cifar100", 200, Fraction(8, 255)),
+        ("trades+adr", "tiny-imagenet", 80, Fraction(8, 255)),
+        ("trades+wa", "cifar10", 76, Fraction("0.031")),
+    ],
+)
+def test_trades_in_company_is_run_as_the_company_s_paper_ran_it(name, dataset, epochs, eps):
+    plan = paper(name, dataset)
+    assert (plan.schedule.epochs, plan.schedule.eps) == (epochs, eps)
+    assert float(eps) * plan.recipe.budget.step == pytest.approx(0.007 if epochs == 76 else 2 / 255)
+
+
 def test_every_method_has_a_page():
     for name in METHODS.names():
         assert METHODS.get(name).page().count("\n") > 5

@@ -216,5 +216,7 @@ def test_a_killed_worker_is_told_in_words(study, monkeypatch):
         raise BrokenProcessPool("A process in the process pool was terminated abruptly")
 
     monkeypatch.setattr(Judging, "run", killed)
-    with pytest.raises(BenchError, match="a worker process was killed, .*; all that was finished is kept, run the same"):
+    with pytest.raises(
+        BenchError, match="a worker process was killed, .*; all that was finished is kept, run the same"
+    ):
         run(study("[entries.natural]\n"))

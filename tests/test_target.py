@@ -63,7 +63,13 @@ def test_a_checkpoint_says_all_that_is_known_of_it(checkpoint, images):
     target, held = resolve(str(checkpoint), images), read(checkpoint)
     row = target.row
     assert (row.checkpoint_id, row.run_id, row.recipe_id) == (held.checkpoint_id, held.run_id, recipe_id(held.run))
-    assert (row.method, row.preset, row.model, row.trained_on, row.seed) == ("pgd-at", "digits", "convnet-2", "digits", 5)
+    assert (row.method, row.preset, row.model, row.trained_on, row.seed) == (
+        "pgd-at",
+        "digits",
+        "convnet-2",
+        "digits",
+        5,
+    )
     assert (row.epoch, row.epochs, row.selection, row.teacher_id) == (2, 2, "last", None)
     assert row.variant == "objective.inner.steps=1,schedule.epochs=2"
     assert target.eps == "3/20"
@@ -76,7 +82,12 @@ def test_a_checkpoint_says_all_that_is_known_of_it(checkpoint, images):
 def test_a_function_is_known_by_its_weights_and_its_source(file, images):
     path = file()
     target = resolve(f"{path}:fixed", images)
-    assert (target.row.method, target.row.model, target.row.seed, target.eps) == ("model.py:fixed", "Sequential", None, "")
+    assert (target.row.method, target.row.model, target.row.seed, target.eps) == (
+        "model.py:fixed",
+        "Sequential",
+        None,
+        "",
+    )
     assert target.network()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert resolve(f"{path}:fixed", images).row.checkpoint_id == target.row.checkpoint_id
     assert resolve(f"{path}:make", images).row.checkpoint_id != target.row.checkpoint_id

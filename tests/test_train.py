@@ -239,6 +239,26 @@ def test_seeds_matter_and_nothing_else_does():
     assert one.checkpoint_id != other.checkpoint_id
 
 
+def test_every_epoch_has_its_own_order_and_noise():
+    seen = []
+
+    @dataclass(frozen=True)
+    class Watching(Natural):
+        """Writes down labels and random numbers."""
+
+        def perturb(self, ctx, batch, targets, reach):
+            noise = dict(zip(ctx.streams.samples.tolist(), ctx.streams.uniform(()).tolist(), strict=True))
+            seen.append((ctx.epoch, noise))
+            return batch.x
+
+    final(recipe_run(Recipe(Watching())))
+    orders = [[row for epoch, noise in seen if epoch == e for row in noise] for e in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+    first, second = ({k: v for e, noise in seen if e == epoch for k, v in noise.items()} for epoch in (0, 1))
+    assert not any(first[row] == second[row] for row in first)
+
+
 # teachers
 
 

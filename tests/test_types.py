@@ -49,6 +49,10 @@ def test_what_was_not_looked_at_is_not_counted():
     tally.add(y, None, None)
     assert tally.count.tolist() == [3, 3, 0]
     assert tally.count_clean.tolist() == tally.count_adv.tolist() == tally.hits_clean.tolist() == [1, 1, 0]
+    tally.add(y, None, torch.zeros(2, 3))
+    own = F.cross_entropy(torch.eye(3)[:2], y, reduction="none")
+    torch.testing.assert_close(tally.risk_clean()[:2], own)
+    torch.testing.assert_close(tally.risk_adv()[:2], (own + torch.tensor(3.0).log()) / 2)
 
 
 def test_a_tally_takes_half_precision_and_keeps_no_graph():

@@ -37,6 +37,8 @@ def described(registry: Registry[T], describe: Callable[[T], str]) -> dict[str, 
             lines[name] = describe(registry.get(name))
         except BenchError as problem:
             lines[name] = f"cannot be used: {problem}"
+        except Exception as problem:  # what a package registers may be anything
+            lines[name] = f"cannot be used: {type(problem).__name__}: {problem}"
     return lines
 
 

@@ -51,8 +51,8 @@ def test_an_averaged_self_that_is_surely_wrong_is_not_trusted_at_all():
     assert got.tolist() == [[0, 0, 1]]
 
 
-def test_trust_above_one_is_clipped_to_the_averaged_self():
-    got = rectified([[math.log(3), 0.0]], [0], 0.0, ADR(Span(1, 1), Span(1.4, 1.4)))
+def test_full_trust_is_the_averaged_self():
+    got = rectified([[math.log(3), 0.0]], [0], 0.0, ADR(Span(1, 1), Span(1, 1)))
     np.testing.assert_allclose(got, [[0.75, 0.25]], rtol=1e-6)
 
 

@@ -1,0 +1,207 @@
+"""Verbs that make, through the command: train, evaluate, run, demo."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import runner, study
+from bench.checkpoint import read
+from bench.cli import run
+from bench.store import Store
+
+STUDY = """
+name = "making"
+dataset = "digits"
+model = "convnet-2"
+eps = "0.15"
+attacks = ["fgsm"]
+n = 30
+train_n = 100
+epochs = 1
+[entries.natural]
+[entries.pgd-at]
+"""
+TRAIN = ["train", "pgd-at", "--dataset", "digits", "--n", "60", "--model", "convnet-2", "--epochs", "1"]
+JUDGE = ["--dataset", "digits", "--n", "20", "--attacks", "fgsm", "--db", "b.duckdb"]
+
+
+class Inline:
+    """A pool that does each unit where it is handed out."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def progress(self) -> dict[int, float]:
+        return {}
+
+    def submit(self, key: int, unit: Any, *, saves: bool = False) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(unit.run(lambda share: None, lambda: False))
+        except Exception as problem:
+            future.set_exception(problem)
+        return future
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runner, "Pool", Inline)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    return tmp_path
+
+
+def test_train_prints_the_file_it_wrote(capsys):
+    assert run([*TRAIN, "--out", "new/at.safetensors", "--seed", "3", "--set", "objective.inner.steps=2"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "new/at.safetensors\n"
+    assert "epoch 1 of 1" in said.err
+    held = read(Path("new/at.safetensors"))
+    assert (held.run["method"], held.run["seed"]) == ("pgd-at", 3)
+    assert held.run["variant"] == "objective.inner.steps=2,schedule.epochs=1"
+    before = Path("new/at.safetensors").read_bytes()
+    assert run([*TRAIN, "--out", "new/at.safetensors", "--seed", "3", "--set", "objective.inner.steps=2"]) == 0
+    assert Path("new/at.safetensors").read_bytes() == before
+
+
+def test_train_finds_a_name_of_its_own_and_takes_a_teacher(capsys):
+    assert run([*TRAIN, "--eps", "8/255", "--precision", "fp32"]) == 0
+    teacher = capsys.readouterr().out.strip()
+    assert teacher.startswith("results/checkpoints/pgd-at-digits-convnet-2-s0-")
+    assert read(Path(teacher)).run["schedule"]["eps"] == "8/255"
+    for given in (teacher, f"teacher={teacher}"):
+        assert run(["train", "rslad", *TRAIN[2:], "--teacher", given, "--out", "r.safetensors"]) == 0
+    parent = read(Path("r.safetensors")).run["teachers"]["teacher"]
+    assert parent["checkpoint_id"] == read(Path(teacher)).checkpoint_id
+
+
+def test_evaluate_stores_what_the_database_lacks_and_defaults_to_the_trained_eps(capsys):
+    Path("model.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "    [nn.init.constant_(p, 0.1) for p in net.parameters()]\n"
+        "    return net\n"
+    )
+    assert run([*TRAIN, "--out", "at.safetensors", "--eps", "0.1"]) == 0
+    assert run(["evaluate", "at.safetensors", "model.py:make", *JUDGE]) == 0
+    assert "'evenbench leaderboard --db b.duckdb' shows it" in capsys.readouterr().out
+    store = Store(Path("b.duckdb"))
+    summary = "SELECT method, attack, eps, n FROM summary ORDER BY ALL"
+    assert store.rows(summary) == [
+        ("model.py:make", "clean", 0.0, 20),
+        ("model.py:make", "fgsm", 8 / 255, 20),
+        ("pgd-at", "clean", 0.0, 20),
+        ("pgd-at", "fgsm", 0.1, 20),
+    ]
+    chunks = store.rows("SELECT count(*) FROM chunks")
+    assert run(["evaluate", "at.safetensors", *JUDGE]) == 0
+    assert store.rows("SELECT count(*) FROM chunks") == chunks
+    assert run(["evaluate", "at.safetensors", *JUDGE, "--eps", "8/255"]) == 0
+    assert len(store.rows(summary)) == 5
+
+
+def test_a_wrong_target_among_several_is_told_before_any_work(capsys):
+    assert run([*TRAIN, "--out", "at.safetensors"]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", "at.safetensors", "none.safetensors", *JUDGE]) == 2
+    assert "no checkpoint at none.safetensors" in capsys.readouterr().err
+    assert not Path("b.duckdb").exists()
+
+
+def test_run_does_a_study_and_publishes_it(capsys):
+    Path("s.toml").write_text(STUDY)
+    arguments = ["run", "s.toml", "--db", "b.duckdb", "--out", "out"]
+    assert run([*arguments, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [row["cell"] for row in plan] == ["natural (seed 0)", "pgd-at (seed 0)"]
+    assert {row["training"] for row in plan} == {"to train"}
+    assert run([*arguments, "--dry-run"]) == 0
+    assert "2 attacks x 30 images" in capsys.readouterr().out
+    assert [path.name for path in Path().iterdir()] == ["s.toml"]
+
+    assert run(arguments) == 0
+    said = capsys.readouterr()
+    assert "2 trained, 4 chunks judged now" in said.err
+    assert "fgsm" in said.out
+    written = [line.removeprefix("wrote ") for line in said.out.splitlines() if line.startswith("wrote ")]
+    assert {"b.duckdb", "out/leaderboard.md", "out/leaderboard.html"} < set(written)
+    assert all(Path(path).stat().st_size for path in written)
+    pages = [Path(path).read_bytes() for path in written if path != "b.duckdb"]
+
+    assert run(arguments) == 0
+    assert "0 trained, 0 chunks judged now" in capsys.readouterr().err
+    assert [Path(path).read_bytes() for path in written if path != "b.duckdb"] == pages
+
+
+def test_a_failed_cell_makes_the_exit_code_1_and_the_others_are_done(capsys):
+    bad = '\n[entries.mad]\nmethod = "natural"\nset = { "schedule.lr" = 1e38, "schedule.batch_size" = 16 }\n'
+    Path("s.toml").write_text(STUDY.replace("[entries.pgd-at]", bad))
+    assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("failed: mad (seed 0): the loss became NaN")
+    assert Store(Path("b.duckdb")).rows("SELECT DISTINCT variant FROM summary") == [("schedule.epochs=1",)]
+
+
+def test_a_study_on_a_device_that_is_not_there(capsys):
+    Path("s.toml").write_text(STUDY.replace("epochs = 1", 'epochs = 1\ndevice = "cuda:77"'))
+    assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert "device 'cuda:77' cannot be used" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_demo_is_a_study_and_fresh_starts_over(monkeypatch, capsys):
+    load = study.load_study
+    asked = []
+
+    def smaller(path: Path) -> study.Study:
+        asked.append(path.name)
+        whole = load(path)
+        entries = {name: whole.entries[name] for name in ("natural", "pgd-at")}
+        return replace(whole, entries=entries, attacks=["fgsm"], n=30, train_n=100, epochs=1)
+
+    monkeypatch.setattr(study, "load_study", smaller)
+    assert run(["demo"]) == 0
+    assert asked == ["demo.toml"]
+    assert "2 trained" in capsys.readouterr().err
+    place = Path("results/demo")
+    assert {path.name for path in place.iterdir()} == {
+        "bench.duckdb",
+        "checkpoints",
+        "figures",
+        "leaderboard.html",
+        "leaderboard.md",
+    }
+    (place / "mine.txt").write_text("keep")
+    monkeypatch.setattr("bench.cli.making.publish", lambda store, place: None)
+    assert run(["demo"]) == 0
+    assert "0 trained" in capsys.readouterr().err
+    assert run(["demo", "--fresh"]) == 0
+    assert "2 trained" in capsys.readouterr().err
+    assert (place / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "run"])
+def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys, verb):
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.recording.record", pressed)
+    monkeypatch.setattr("bench.runner.run_study", pressed)
+    Path("s.toml").write_text(STUDY)
+    Path("model.py").write_text("from torch import nn\ndef make(): return nn.Linear(64, 10)\n")
+    arguments = {"evaluate": ["evaluate", "model.py:make", *JUDGE], "run": ["run", "s.toml", "--db", "b.duckdb"]}
+    assert run(arguments[verb]) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err

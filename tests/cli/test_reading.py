@@ -1,0 +1,145 @@
+"""Verbs that read, through the command: what they print, what they write, what they exit with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.cli import run
+from bench.outcomes import Outcomes
+from bench.store import AttackRow, CheckpointRow, DatasetRow, EpochRow, Store
+
+N, CLASSES = 200, 4
+
+
+@pytest.fixture
+def db(tmp_path, monkeypatch):
+    """Three methods on 200 samples: good is right on 180 of them, bad on 90, other on the same as good."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "b.duckdb")
+    store.create()
+    store.add_dataset(DatasetRow("d", "digits", "test", "", N, ("ape", "bee", "cat", "dog")))
+    store.add_attack(AttackRow("a-clean", "clean", "none", "0", 0.0, (), "{}"))
+    store.add_attack(AttackRow("a-fgsm", "fgsm", "Linf", "0.15", 0.15, ("fgsm",), "{}"))
+    label = np.arange(N) % CLASSES
+    for number, (method, right) in enumerate({"good": 180, "bad": 90, "other": 180}.items()):
+        row = (f"id-{method}", method, "", "p", "m", "digits", 0, f"run{number}", f"r{number}", 2, 2, "last", None)
+        epochs = [EpochRow(e, s, k, 50, 10 * e, 9 * e) for e in (1, 2) for s in ("train", "valid") for k in range(4)]
+        store.add_checkpoint(CheckpointRow(*row, "{}", "{}", "{}"), epochs)
+        for attack in ("clean", "fgsm"):
+            predicted = np.where(np.arange(N) < right, label, (label + 1) % CLASSES)
+            broken = np.where(predicted == label, 0, 1)
+            evaluation = store.begin(f"id-{method}", "d", f"a-{attack}", N)
+            store.add_chunk(evaluation, Outcomes(np.arange(N), label, predicted, np.full(N, 0.9), broken))
+    return str(store.path)
+
+
+def test_leaderboard_in_every_format(db, capsys, tmp_path):
+    assert run(["leaderboard", "--db", db]) == 0
+    table = capsys.readouterr().out
+    assert "good" in table
+    assert "90.0" in table
+    assert run(["leaderboard", "--db", db, "--json"]) == 0
+    told = capsys.readouterr().out
+    assert json.loads(told)
+    assert run(["leaderboard", "--db", db, "--format", "json"]) == 0
+    assert capsys.readouterr().out == told
+    assert run(["leaderboard", "--db", db, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["method"] for row in rows} == {"good", "bad", "other"}
+    for form, sign in (("md", "| "), ("html", "<!doctype html")):
+        out = tmp_path / "new" / f"board.{form}"
+        assert run(["leaderboard", "--db", db, "--format", form, "--out", str(out)]) == 0
+        assert sign in out.read_text().lower()
+        assert f"wrote {out}" in capsys.readouterr().err
+
+
+def test_leaderboard_sorts_and_filters(db, capsys):
+    def order(*arguments: str) -> list[str]:
+        assert run(["leaderboard", "--db", db, "--format", "csv", *arguments]) == 0
+        rows = csv.DictReader(io.StringIO(capsys.readouterr().out))
+        return [row["method"] for row in rows if row["attack"] == "fgsm"]
+
+    assert order()[-1] == "bad"
+    assert order("--sort", "method") == ["bad", "good", "other"]
+    assert order("--dataset", "digits") == order()
+
+
+def test_plot_draws_what_is_named_and_says_where(db, capsys, tmp_path):
+    assert run(["plot", "heatmap", "--db", db, "--out", str(tmp_path / "f")]) == 0
+    drawn = capsys.readouterr().out.splitlines()
+    assert drawn
+    for path in drawn:
+        assert "heatmap" in path
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_in_every_format(db, capsys):
+    assert run(["compare", "bad", "good", "--db", db]) == 0
+    table = capsys.readouterr().out
+    assert "+45.0" in table
+    assert "dog" in table
+    assert run(["compare", "bad", "good", "--db", db, "--json"]) == 0
+    (clean, fgsm) = json.loads(capsys.readouterr().out)["meetings"]
+    assert (clean["attack"], fgsm["attack"]) == ("clean", "fgsm")
+    assert fgsm["total"]["difference"] == pytest.approx(0.45)
+    assert (fgsm["total"]["only_a"], fgsm["total"]["only_b"]) == (0, 90)
+    for form in ("md", "csv"):
+        assert run(["compare", "bad", "good", "--db", db, "--format", form]) == 0
+        assert "ape" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "code", "word"),
+    [("good", "bad", 0, "better"), ("other", "good", 0, "same"), ("bad", "good", 1, "worse")],
+)
+def test_check_exits_with_its_verdict(db, capsys, candidate, baseline, code, word):
+    assert run(["check", candidate, "--against", baseline, "--db", db]) == code
+    assert capsys.readouterr().out.splitlines()[-1].startswith(word)
+    assert run(["check", candidate, "--against", baseline, "--db", db, "--json", "--attack", "fgsm"]) == code
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["verdict"], verdict["exit_code"], len(verdict["findings"])) == (word, code, 1)
+
+
+def test_check_of_what_shares_nothing_is_incomparable(db, capsys):
+    store = Store(Path(db))
+    row = ("id-new", "new", "", "p", "m", "digits", 0, "run9", "r9", 2, 2, "last", None, "{}", "{}", "{}")
+    store.add_checkpoint(CheckpointRow(*row))
+    assert run(["check", "new", "--against", "good", "--db", db]) == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith("incomparable")
+    assert run(["compare", "new", "good", "--db", db]) == 2
+
+
+def test_export_and_import_give_the_same_board(db, capsys, tmp_path):
+    assert run(["export", "parquet", "--db", db]) == 0
+    assert (tmp_path / "parquet" / "manifest.json").exists()
+    assert run(["import", "parquet", "--db", "fresh/c.duckdb"]) == 0
+    assert "6 new evaluations" in capsys.readouterr().err
+    assert run(["import", "parquet", "--db", "fresh/c.duckdb"]) == 0
+    assert "0 new evaluations" in capsys.readouterr().err
+    boards = []
+    for path in (db, "fresh/c.duckdb"):
+        assert run(["leaderboard", "--db", path, "--json"]) == 0
+        boards.append(capsys.readouterr().out)
+    assert boards[0] == boards[1]
+
+
+def test_sql_answers_and_cannot_write(db, capsys):
+    query = "SELECT method, accuracy FROM summary WHERE attack = 'fgsm' ORDER BY accuracy, method"
+    assert run(["sql", query, "--db", db]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["method", "accuracy"],
+        ["bad", "0.45"],
+        ["good", "0.90"],
+        ["other", "0.90"],
+    ]
+    assert run(["sql", query, "--db", db, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] == {"method": "bad", "accuracy": 0.45}
+    assert run(["sql", "DELETE FROM outcomes", "--db", db]) == 2
+    assert "queries only read" in capsys.readouterr().err
