@@ -17,7 +17,10 @@ from bench.store import Store
 from bench.target import foreign
 
 TRIALS = plan(["fgsm", "pgd-sat"], eps=Fraction(3, 20), batch_size=8)
-ALL = "SELECT attack_id, sample, label, predicted, correct, confidence, broken_by FROM outcomes JOIN evaluations USING (evaluation_id) ORDER BY ALL"
+ALL = """
+SELECT attack_id, sample, label, predicted, correct, confidence, broken_by
+FROM outcomes JOIN evaluations USING (evaluation_id) ORDER BY ALL
+"""
 
 
 class Shown:

@@ -9,7 +9,7 @@ from torch import nn
 from bench.attacks.engine import ascend
 from bench.attacks.first_order import CW, FGSM, PGD, PGD_100, PGD_SAT, PGD_TRADES
 from bench.attacks.prepare import prepared
-from bench.conformance import black_and_white, run, small_network
+from bench.conformance.attacks import black_and_white, run, small_network
 from bench.data import load
 from bench.errors import BadModel, BadOption
 from bench.losses import margin

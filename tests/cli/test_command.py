@@ -18,22 +18,8 @@ VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_the_verbs_are_those_of_the_design():
-    wanted = [
-        "demo",
-        "list",
-        "show",
-        "train",
-        "evaluate",
-        "run",
-        "leaderboard",
-        "plot",
-        "compare",
-        "check",
-        "export",
-        "import",
-        "sql",
-    ]
-    assert sorted(VERBS) == sorted(wanted)
+    wanted = {"demo", "list", "show", "train", "evaluate", "run"}
+    assert set(VERBS) == wanted | {"leaderboard", "plot", "compare", "check", "export", "import", "sql"}
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

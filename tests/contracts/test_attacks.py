@@ -10,7 +10,7 @@ from bench.attacks.attack import Attack
 from bench.attacks.engine import ascend
 from bench.attacks.first_order import FGSM, PGD
 from bench.attacks.suite import ATTACKS
-from bench.conformance import ATTACK_CHECKS
+from bench.conformance.attacks import ATTACK_CHECKS
 from bench.norms import per_image
 
 ce = partial(torch.nn.functional.cross_entropy, reduction="none")

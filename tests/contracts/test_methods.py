@@ -13,10 +13,10 @@ from torch import Tensor
 
 import bench
 import methods
+from bench.conformance.methods import METHOD_CHECKS, RECIPE_CHECKS
 from bench.inner import Inner, switched
 from bench.losses import cross_entropy
 from bench.method import METHODS, Method, compose
-from bench.method_checks import METHOD_CHECKS, RECIPE_CHECKS
 from bench.recipe import OneHot, Recipe, Schedule, Stateless, Uniform, blend
 from bench.types import Reach, Targets, Weights, constant
 from methods.pgd_at import PGDAT
@@ -343,7 +343,7 @@ def test_the_honest_parts_of_the_impostors_pass():
     ("method", "check", "complaint"),
     [
         (Method({"objective": PGDAT()}, "json"), "page", "the head of json lacks 'Paper:'"),
-        (Method({"objective": PGDAT()}, "bench.method_checks"), "page", "lacks 'Paper:'"),
+        (Method({"objective": PGDAT()}, "bench.conformance.methods"), "page", "lacks 'Paper:'"),
         (Method({}, "methods.pgd_at", on="pgd-at"), "slots", "fills no slot"),
         (Method({"step": AT}, "methods.pgd_at"), "slots", "needs an objective"),
         (Method({"aim": AT}, "methods.pgd_at", on="pgd-at"), "slots", "'aim'"),
