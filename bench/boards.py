@@ -218,13 +218,39 @@ SORTS: Mapping[str, Callable[[Row], SortKey]] = {
 """Column -> the key that sorts by it. The better figure of a column is always above the worse."""
 
 
-def boards(store: Queryable, *, dataset: str | None = None, sort: str = "accuracy") -> list[Board]:
+@dataclass(frozen=True)
+class Scope:
+    """Which complete evaluations are looked at; a part that is None leaves nothing out.
+
+    Attributes:
+        checkpoints: by checkpoint_id.
+        datasets: by dataset_id.
+        attacks: by attack_id.
+    """
+
+    checkpoints: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+
+    def conditions(self) -> dict[str, tuple[str, ...]]:
+        """What a row's columns must be among."""
+        parts = {"checkpoint_id": self.checkpoints, "dataset_id": self.datasets, "attack_id": self.attacks}
+        return {column: ids for column, ids in parts.items() if ids is not None}
+
+
+EVERYTHING = Scope()
+
+
+def boards(
+    store: Queryable, *, dataset: str | None = None, sort: str = "accuracy", scope: Scope = EVERYTHING
+) -> list[Board]:
     """Every board that the complete evaluations of a database give.
 
     Args:
         store: the database.
         dataset: only the data sets of this name; None for all.
         sort: column of `SORTS` that orders the rows of each board; ties by method, variant, model and recipe.
+        scope: only these evaluations, such as those of one study.
 
     Returns:
         The boards by data set and budget, in each the strongest attack first: autoattack, then by mean accuracy.
@@ -239,7 +265,7 @@ def boards(store: Queryable, *, dataset: str | None = None, sort: str = "accurac
     known = _evaluated_datasets(store)
     if dataset is not None and dataset not in known:
         raise UnknownName.among("evaluated data set", dataset, known)
-    made = sorted((_sorted(board, sort) for board in _read(store, dataset)), key=_order)
+    made = sorted((_sorted(board, sort) for board in _read(store, dataset, scope)), key=_order)
     attacked = {board.dataset_id for board in made if not board.is_clean}
     return [board for board in made if not board.is_clean or board.dataset_id not in attacked]
 
@@ -299,10 +325,10 @@ def _evaluated_datasets(store: Queryable) -> set[str]:
     return {str(name) for name in found["name"]}
 
 
-def _read(store: Queryable, dataset: str | None) -> list[Board]:
+def _read(store: Queryable, dataset: str | None, scope: Scope) -> list[Board]:
     """Boards with unsorted rows, the clean ones included."""
     together: dict[tuple[str, str], dict[tuple[str, ...], list[_Cell]]] = {}
-    for cell in _cells(store, dataset):
+    for cell in _cells(store, dataset, scope):
         entries = together.setdefault((cell.board.dataset_id, cell.board.attack_id), {})
         entries.setdefault(cell.entry, []).append(cell)
     clean: dict[str, dict[str, dict[str, _Cell]]] = defaultdict(dict)
@@ -320,8 +346,14 @@ def _read(store: Queryable, dataset: str | None) -> list[Board]:
     ]
 
 
-def _cells(store: Queryable, dataset: str | None) -> Iterator[_Cell]:
-    only, params = ("", ()) if dataset is None else ("WHERE c.dataset = ?", (dataset,))
+def _cells(store: Queryable, dataset: str | None, scope: Scope) -> Iterator[_Cell]:
+    conditions, params = ["true"], list[object]()
+    if dataset is not None:
+        conditions.append("c.dataset = ?")
+        params.append(dataset)
+    for column, ids in scope.conditions().items():
+        conditions.append(f"c.{column} IN (SELECT unnest(?))")
+        params.append(list(ids))
     found = store.query(
         f"""
         SELECT c.dataset, c.split, c.subset, c.dataset_id, d.class_names, c.attack, c.attack_id, c.norm, c.eps,
@@ -331,7 +363,7 @@ def _cells(store: Queryable, dataset: str | None) -> Iterator[_Cell]:
         FROM class_accuracy c
         JOIN datasets d USING (dataset_id)
         JOIN checkpoints k USING (checkpoint_id)
-        {only}
+        WHERE {" AND ".join(conditions)}
         GROUP BY ALL
         ORDER BY c.attack_id, seed, c.checkpoint_id
         """,

@@ -6,10 +6,12 @@ The record is one metadata entry, so that equal checkpoints are equal bytes. Not
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,7 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 
     Raises:
         DiskFull: no space; an older file of that name is untouched.
+        BadCheckpoint: the place cannot be written.
     """
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -114,20 +117,37 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         for name, tensor in state.items()
     }
     record["digest"] = weights_id(flat, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f"{path.name}.*.partial"):
-        abandoned.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+            process = abandoned.name.split(".")[-2]
+            if process.isdigit() and not _alive(int(process)):
+                abandoned.unlink(missing_ok=True)
         save_file(flat, partial, {"evenbench": canonical(record)})
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
     except (OSError, SafetensorError) as problem:
-        partial.unlink(missing_ok=True)
-        if getattr(problem, "errno", None) == errno.ENOSPC or "No space left" in str(problem):
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if full or "No space left" in str(problem):
             raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
-        raise
+        raise BadCheckpoint(
+            f"{path} cannot be written ({problem}); choose another place or mend its permissions"
+        ) from None
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of that number runs: its unfinished file is then not ours to remove."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read(path: Path) -> Checkpoint:

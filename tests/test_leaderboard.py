@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.boards import arenas, tell_apart
+from bench.boards import Scope, arenas, tell_apart
 from bench.columns import board_table, class_table, overview_table
 from bench.errors import BadStore, BenchError, UnknownName
 from bench.leaderboard import FORMATS, SORTS, Board, Queryable, boards, render
@@ -597,3 +597,17 @@ def test_the_board_starts_without_torch_and_matplotlib() -> None:
 def test_a_database_is_anything_that_answers_queries(database: Database) -> None:
     asked: Queryable = database
     assert boards(asked)
+
+
+def test_a_scope_leaves_the_rest_of_the_database_out() -> None:
+    database = sample_database(METHODS[:2], seeds=2, attacks=ATTACKS[:2])
+    everything = boards(database)
+    known = database.query("SELECT checkpoint_id FROM checkpoints ORDER BY checkpoint_id")["checkpoint_id"].tolist()
+    attack = everything[0].attack_id
+    one = boards(
+        database, scope=Scope(checkpoints=(known[0],), attacks=(attack,), datasets=(everything[0].dataset_id,))
+    )
+    assert [board.attack_id for board in one] == [attack]
+    assert [row.seeds for row in one[0].rows] == [1]
+    assert boards(database, scope=Scope(checkpoints=())) == []
+    assert boards(database, scope=Scope()) == everything

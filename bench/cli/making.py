@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from bench.cli.reading import store_at
 from bench.errors import BadRecipe, BadStudy
 
 if TYPE_CHECKING:
-    from bench.store import Store
+    from bench.cells import Cells
     from bench.study import Study
 
 
@@ -234,7 +235,10 @@ def perform(
         tell_forecast(forecast, as_json=as_json)
         return 0
     stderr().print(f"{report.trained} trained, {report.judged} chunks judged now", markup=False)
-    publish(store, place)
+    files = publish(cells, place, quiet=as_json)
+    if as_json:
+        facts = {**asdict(report), "database": str(store.path), "files": [str(path) for path in files]}
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
     for line in report.failures:
         stderr().print(f"failed: {line}", markup=False, soft_wrap=True)
     return 1 if report.failures else 0
@@ -242,8 +246,6 @@ def perform(
 
 def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> None:
     """Show what a run would do."""
-    import json
-
     if as_json:
         keys = ("cell", "training", "evaluation")
         sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in forecast], indent=2) + "\n")
@@ -257,24 +259,34 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
     stdout().print(table)
 
 
-def publish(store: Store, place: Path) -> None:
-    """Print the boards; write them and the figures into a folder, and say where."""
-    from bench.errors import BenchError
+def publish(cells: Cells, place: Path, *, quiet: bool) -> list[Path]:
+    """Print a study's boards unless `quiet`; write them and the figures into a folder. The files written."""
+    from bench.boards import Scope
+    from bench.errors import BadStore
     from bench.leaderboard import boards, render
     from bench.plots import plot
 
+    store = cells.store
+    # A database may hold more than this study: its boards must not depend on what else is there.
+    scope = Scope(
+        checkpoints=tuple(cell.parent.checkpoint_id for cell in cells if cell.parent and cell.entry.evaluate),
+        datasets=(cells.images.dataset_id,),
+        attacks=tuple(trial.attack_id for trial in cells.trials),
+    )
     try:
-        found = boards(store)
-    except BenchError as problem:  # nothing complete yet: the run's own failures say why
+        found = boards(store, scope=scope)
+    except BadStore as problem:  # nothing complete yet: the run's own failures say why
         stderr().print(str(problem), markup=False, soft_wrap=True)
-        return
-    figures = plot(store, place / "figures")
+        return []
+    figures = plot(store, place / "figures", scope=scope)
     addresses = [path.relative_to(place).as_posix() for path in figures]
-    written = []
+    tables = []
     for form in ("md", "html"):
         path = place / f"leaderboard.{form}"
         path.write_text(str(render(found, form, figures=addresses)), encoding="utf-8", newline="\n")
-        written.append(path)
-    stdout().print(render(found, "table"))
-    for path in (store.path, *written, *figures):
-        stdout().print(f"wrote {path}", markup=False, soft_wrap=True)
+        tables.append(path)
+    if not quiet:
+        stdout().print(render(found, "table"))
+        for path in (store.path, *tables, *figures):
+            stdout().print(f"wrote {path}", markup=False, soft_wrap=True)
+    return [*tables, *figures]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.boards import Board, Queryable, arenas, boards
+from bench.boards import EVERYTHING, Board, Queryable, Scope, arenas, boards
 from bench.errors import BadData, BenchError, DiskFull, UnknownName
 from bench.plots.bars import draw_bars
 from bench.plots.curves import draw_curves
@@ -45,6 +45,7 @@ def plot(
     dataset: str | None = None,
     *,
     suffix: str = ".png",
+    scope: Scope = EVERYTHING,
 ) -> list[Path]:
     """Draw figures of the strongest attack on each data set and budget.
 
@@ -54,6 +55,7 @@ def plot(
         names: keys of `PLOTS`; None for all that the database has something for.
         dataset: only the data sets of this name.
         suffix: one of `SUFFIXES`.
+        scope: only these evaluations.
 
     Returns:
         The files, in the order of the boards and of `names`, called after kind, data and budget.
@@ -70,7 +72,7 @@ def plot(
             raise UnknownName.among("figure", name, PLOTS)
     if suffix not in SUFFIXES:
         raise UnknownName.among("kind of picture", suffix, SUFFIXES)
-    strongest = [arena[0] for arena in arenas(boards(store, dataset=dataset))]
+    strongest = [arena[0] for arena in arenas(boards(store, dataset=dataset, scope=scope))]
     stems = _stems(strongest)
     files = []
     for name in names or PLOTS:

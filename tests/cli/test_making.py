@@ -145,6 +145,11 @@ def test_run_does_a_study_and_publishes_it(capsys):
     assert "0 trained, 0 chunks judged now" in capsys.readouterr().err
     assert [Path(path).read_bytes() for path in written if path != "b.duckdb"] == pages
 
+    assert run([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["trained"], report["judged"], report["failures"]) == (0, 0, [])
+    assert set(report["files"]) == {path for path in written if path != "b.duckdb"}
+
 
 def test_a_failed_cell_makes_the_exit_code_1_and_the_others_are_done(capsys):
     bad = '\n[entries.mad]\nmethod = "natural"\nset = { "schedule.lr" = 1e38, "schedule.batch_size" = 16 }\n'
@@ -185,7 +190,7 @@ def test_demo_is_a_study_and_fresh_starts_over(monkeypatch, capsys):
         "leaderboard.md",
     }
     (place / "mine.txt").write_text("keep")
-    monkeypatch.setattr("bench.cli.making.publish", lambda store, place: None)
+    monkeypatch.setattr("bench.cli.making.publish", lambda cells, place, quiet: [])
     assert run(["demo"]) == 0
     assert "0 trained" in capsys.readouterr().err
     assert run(["demo", "--fresh"]) == 0
