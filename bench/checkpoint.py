@@ -41,7 +41,7 @@ class Checkpoint:
             states `targets` and `budget`, and the `tally` of an epoch in flight. Missing parts are empty.
         judged: which of `model` and `averaged` is evaluated.
         run: JSON of what determined the training: method, preset, variant, recipe, schedule, seed, data, teachers.
-        history: per-epoch class vectors, JSON; see `bench.train`.
+        history: per-epoch class vectors, JSON; see `bench.validation`.
         epoch: epochs finished.
         step: steps finished of the epoch in flight.
         versions: of the software that trained it, JSON; not part of the identity.

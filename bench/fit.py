@@ -18,8 +18,8 @@ import numpy as np
 
 from bench.checkpoint import Checkpoint, read, write
 from bench.errors import BadCheckpoint, Diverged
-from bench.recipe import Schedule
 from bench.runs import Run
+from bench.schedule import Schedule
 from bench.selection import score
 from bench.train import train
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from bench.errors import BadRecipe
 from bench.overrides import field_at, override, spell
-from bench.recipe import SLOTS, Recipe, Schedule
+from bench.recipe import SLOTS, Recipe
 from bench.registry import Registry
+from bench.schedule import Schedule
 
 
 @dataclass(frozen=True)

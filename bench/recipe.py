@@ -6,8 +6,8 @@
     step        how the weights move, given the loss
     average     which weights are kept beside the trained ones, and which are judged
 
-`Schedule` is everything else that determines a training run. Both are values: frozen dataclasses whose fields are
-typed, addressable as `slot.field` and hashable as JSON.
+A recipe is a value: its slots are frozen dataclasses whose fields are typed, addressable as `slot.field` and hashable
+as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -221,72 +221,16 @@ class Recipe:
 
 SLOTS = tuple(f.name for f in fields(Recipe))
 
-Selection = Literal["last", "best-robust", "best-robust-plus-worst", "best-mean-clean-robust"]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Everything but the recipe that determines a training run on given data and seed."""
-
-    epochs: int = 30
-    batch_size: int = 128
-    lr: float = 0.1
-    """Peak learning rate."""
-    shape: Literal["piecewise", "cosine", "one-cycle"] = "one-cycle"
-    drops: tuple[float, ...] = (0.5, 0.75)
-    """Piecewise: where the learning rate is multiplied by `factor`, as fractions of the run."""
-    factor: float = 0.1
-    rise: float = 0.3
-    """One-cycle: fraction of the run in which the learning rate rises to its peak."""
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    eps: Fraction = Fraction(8, 255)
-    """Radius of the threat model trained for, Linf, in units of the pixel range."""
-    augment: Literal["none", "crop", "crop-flip"] = "crop-flip"
-    """Random crop after padding by an eighth of the side (4 at 32), and random mirror image."""
-    normalize: bool = False
-    """Whether the model standardises pixels by the training split's mean and deviation per channel."""
-    holdout: float = 0.02
-    """Fraction of the training split held out of training to select the kept epoch."""
-    selection: Selection = "best-robust"
-    validate_every: int = 1
-    """Epochs between validations; the last epoch is always validated."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-    def __post_init__(self) -> None:
-        """A schedule that cannot be run is refused before any work.
-
-        Raises:
-            BadRecipe: a count below 1, or a rate or fraction out of range.
-        """
-        for name in ("epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; at least 1 is needed")
-        for name in ("lr", "factor", "eps"):
-            if getattr(self, name) <= 0:
-                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must be larger than 0")
-        for name, low, high in (("momentum", 0, 1), ("weight_decay", 0, 10), ("rise", 0, 1), ("holdout", 0, 0.9)):
-            if not low <= getattr(self, name) <= high:
-                raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
-        if self.nesterov and self.momentum == 0:
-            raise BadRecipe("schedule.nesterov needs momentum above 0")
-        if self.holdout == 0 and self.selection != "last":
-            raise BadRecipe(
-                f"schedule.selection {self.selection!r} needs a held-out split; set schedule.holdout above 0"
-            )
-
-    def first_epochs_of_drops(self) -> list[int]:
-        """Epochs (0-based) from which on each cut of a piecewise schedule holds."""
-        return [round(drop * self.epochs) for drop in self.drops] if self.shape == "piecewise" else []
-
 
 def as_json(value: Any) -> Any:
-    """A recipe, schedule or slot as JSON values: dataclasses become objects with their class's name."""
+    """A recipe, schedule or slot as JSON values: dataclasses become objects with their class's name.
+
+    The package is named but not the file, so that moving a class leaves what it trained valid.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         body = {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
-        return {"is": f"{kind.__module__}:{kind.__qualname__}", **body}
+        return {"is": f"{kind.__module__.partition('.')[0]}:{kind.__qualname__}", **body}
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -6,13 +6,7 @@ Randomness is counter-based (seed, epoch, step, image), so a run that goes on fr
 
 from __future__ import annotations
 
-import math
-import platform
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,176 +16,15 @@ from bench.augment import augment
 from bench.checkpoint import Checkpoint
 from bench.data import Images
 from bench.errors import BadRecipe, Diverged
-from bench.inner import Inner, switched
-from bench.losses import cross_entropy, one_hot
-from bench.models import build, load_state
-from bench.recipe import Schedule
+from bench.job import Job
 from bench.runs import Run
+from bench.schedule import Schedule, cuts, learning_rate
 from bench.streams import Streams, permutation
-from bench.types import Batch, Context, Losses, Reach, Tally
+from bench.types import Batch, Losses, Tally
+from bench.validation import record, validate
 
 HOLDOUT_SEED = 0
 """Every run on a data set holds out the same images, so that runs are selected on the same grounds."""
-VALIDATION = Inner(steps=10, start="uniform", mode="eval")
-"""PGD-10 with steps of a quarter of eps, as most releases select."""
-
-
-def _to_fp32(model: nn.Module, images: object, logits: Tensor) -> Tensor:
-    return logits.float()
-
-
-def learning_rate(schedule: Schedule, epoch: int, progress: float) -> float:
-    """The learning rate of a step.
-
-    Args:
-        schedule: its shape and peak.
-        epoch: epochs finished.
-        progress: share of all steps finished, in [0, 1).
-    """
-    if schedule.shape == "piecewise":
-        return schedule.lr * schedule.factor ** cuts(schedule, epoch)
-    if schedule.shape == "one-cycle" and progress < schedule.rise:
-        return schedule.lr * progress / schedule.rise
-    begin = schedule.rise if schedule.shape == "one-cycle" else 0.0
-    return schedule.lr * (1 + math.cos(math.pi * (progress - begin) / (1 - begin))) / 2
-
-
-def cuts(schedule: Schedule, epoch: int) -> int:
-    """How often the learning rate has been cut before an epoch (0-based)."""
-    return sum(epoch >= first for first in schedule.first_epochs_of_drops())
-
-
-@dataclass
-class _Job:
-    """A training in flight: everything that a checkpoint must hold to go on."""
-
-    run: Run
-    ctx: Context
-    optimizer: torch.optim.SGD
-    targets: Any
-    budget: Any
-    tally: Tally
-    history: list[dict[str, Any]]
-    step: int = 0
-
-    @classmethod
-    def begin(cls, run: Run, device: str) -> _Job:
-        schedule = run.plan.schedule
-        model = build(run.architecture, run.seed).to(device)
-        if schedule.precision == "bf16":
-            model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
-        ctx = Context(
-            model=model,
-            averaged=deepcopy(model).eval().requires_grad_(False),
-            teachers={role: parent.network().to(device) for role, parent in run.teachers.items()},
-            classes=run.architecture.classes,
-            eps=float(schedule.eps),
-            epochs=schedule.epochs,
-            streams=Streams(run.seed, torch.arange(0, device=device)),
-        )
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-            nesterov=schedule.nesterov,
-            weight_decay=schedule.weight_decay,
-        )
-        recipe = run.plan.recipe
-        tally = Tally.zeros(ctx.classes, device)
-        return cls(run, ctx, optimizer, recipe.targets.init(ctx), recipe.budget.init(ctx), tally, [])
-
-    @classmethod
-    def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> _Job:
-        job = cls.begin(run, device)
-        parts = {part: {k: v.to(device) for k, v in state.items()} for part, state in checkpoint.tensors.items()}
-        job.ctx.model.load_state_dict(load_state(run.architecture, parts["model"]).state_dict())
-        job.ctx.averaged.load_state_dict(load_state(run.architecture, parts["averaged"]).state_dict())
-        for name, parameter in job.ctx.model.named_parameters():
-            if name in parts["momentum"]:
-                job.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
-        job.targets, job.budget = unpack(job.targets, parts["targets"]), unpack(job.budget, parts["budget"])
-        if parts["tally"]:
-            job.tally = Tally(**parts["tally"])
-        job.history = deepcopy(checkpoint.history)
-        job.ctx.epoch, job.step = checkpoint.epoch, checkpoint.step
-        return job
-
-    def checkpoint(self) -> Checkpoint:
-        momentum = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.ctx.model.named_parameters()
-            if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
-        }
-        tensors = {
-            "model": self.ctx.model.state_dict(),
-            "averaged": self.ctx.averaged.state_dict(),
-            "momentum": momentum,
-            "targets": pack(self.targets),
-            "budget": pack(self.budget),
-            "tally": {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {},
-        }
-        return Checkpoint(
-            architecture=self.run.architecture,
-            tensors={part: {k: v.detach().cpu().clone() for k, v in state.items()} for part, state in tensors.items()},
-            judged="averaged" if self.run.plan.recipe.average.judged else "model",
-            run=self.run.identity,
-            history=deepcopy(self.history),
-            epoch=self.ctx.epoch,
-            step=self.step,
-            versions={"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        )
-
-
-def pack(state: Any) -> dict[str, Tensor]:
-    """A slot's state as named tensors."""
-    if state is None:
-        return {}
-    return {"state": state} if isinstance(state, Tensor) else dict(state._asdict())
-
-
-def unpack(initial: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state that `pack` took apart, of the type of the initial one."""
-    if initial is None:
-        return None
-    return tensors["state"] if isinstance(initial, Tensor) else type(initial)(**tensors)
-
-
-def validate(model: nn.Module, images: Images, eps: float, seed: int, device: str) -> Tally:
-    """Class vectors of a network on held-out images, clean and under PGD-10, in eval mode."""
-    tally = Tally.zeros(images.classes, device)
-    with switched(model, False):
-        for first in range(0, len(images), 512):
-            rows = np.arange(first, min(first + 512, len(images)))
-            x, y = images.batch(rows, device)
-            streams = Streams(seed, torch.from_numpy(images.sample[rows].astype(np.int64)).to(device)).fork("validate")
-            ctx = Context(model, model, {}, images.classes, eps, 0, streams)
-            reach = Reach(
-                eps=torch.full((len(x),), eps, device=device), step=torch.full((len(x),), eps / 4, device=device)
-            )
-            label = one_hot(y, images.classes)
-            adv = VALIDATION(ctx, partial(_gain, model, label), x, reach)
-            with torch.no_grad():
-                tally.add(y, model(x), model(adv))
-    return tally
-
-
-def _gain(model: nn.Module, label: Tensor, x: Tensor) -> Tensor:
-    return cross_entropy(model(x), label)
-
-
-def record(epoch: int, split: str, tally: Tally) -> dict[str, Any]:
-    """Class vectors of an epoch as JSON; what was never looked at is null."""
-
-    def counts(hits: Tensor, seen: Tensor) -> list[int] | None:
-        return [int(v) for v in hits.tolist()] if seen.any() else None
-
-    return {
-        "epoch": epoch,
-        "split": split,
-        "n": [int(v) for v in tally.count.tolist()],
-        "hits_clean": counts(tally.hits_clean, tally.count_clean),
-        "hits_adv": counts(tally.hits_adv, tally.count_adv),
-    }
 
 
 def train(
@@ -221,7 +54,7 @@ def train(
     starts = [s for s in range(0, len(rest), schedule.batch_size) if len(rest) - s > 1]
     if not starts:
         raise BadRecipe(f"{len(rest)} images are left to train on; at least 2 are needed")
-    job = _Job.resume(run, resume, device) if resume else _Job.begin(run, device)
+    job = Job.resume(run, resume, device) if resume else Job.begin(run, device)
     ctx, steps = job.ctx, len(starts)
     samples = torch.from_numpy(rest.sample.astype(np.int64)).to(device)
 
@@ -260,7 +93,7 @@ def train(
             return
 
 
-def step(job: _Job, batch: Batch) -> tuple[Tensor, Losses]:
+def step(job: Job, batch: Batch) -> tuple[Tensor, Losses]:
     """Targets, reach, adversarial images, loss, weights: one step of training."""
     recipe, ctx = job.run.plan.recipe, job.ctx
     precision = torch.autocast(
@@ -286,7 +119,7 @@ def step(job: _Job, batch: Batch) -> tuple[Tensor, Losses]:
     )
 
 
-def finish_epoch(job: _Job, held: Images | None, device: str) -> None:
+def finish_epoch(job: Job, held: Images | None, device: str) -> None:
     """Let the slots look at the epoch, validate the judged weights, write the record."""
     recipe, schedule, ctx = job.run.plan.recipe, job.run.plan.schedule, job.ctx
 

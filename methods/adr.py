@@ -22,7 +22,8 @@ import torch
 
 from bench.losses import one_hot
 from bench.method import Method, Preset
-from bench.recipe import Schedule, Span, State, Stateless, require_range
+from bench.recipe import Span, State, Stateless, require_range
+from bench.schedule import Schedule
 from bench.types import Batch, Context, Targets, constant
 from methods import settings
 from methods.averaging import EMA

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.method import Method, Preset
-from bench.recipe import Descend, Schedule, require_range
+from bench.recipe import Descend, require_range
+from bench.schedule import Schedule
 from bench.types import Context, Losses
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.inner import Inner
 from bench.losses import cross_entropy
 from bench.method import Method, Preset
-from bench.recipe import Schedule
+from bench.schedule import Schedule
 from bench.types import Batch, Context, Losses, Reach, Targets
 from methods import settings
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from bench.inner import Inner
 from bench.losses import kl
 from bench.method import Method, Preset
-from bench.recipe import Schedule, State, Stateless, require_range
+from bench.recipe import State, Stateless, require_range
+from bench.schedule import Schedule
 from bench.types import Batch, Context, Losses, Reach, Targets, constant
 from methods import settings
 

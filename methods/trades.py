@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from bench.inner import Inner, switched
 from bench.losses import cross_entropy, kl
 from bench.method import Method, Preset
-from bench.recipe import Schedule, Uniform, require_range
+from bench.recipe import Uniform, require_range
+from bench.schedule import Schedule
 from bench.types import Batch, Context, Losses, Reach, Targets
 from methods import settings
 

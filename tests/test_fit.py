@@ -19,8 +19,9 @@ from bench.errors import BadCheckpoint, DiskFull, Diverged
 from bench.fit import Interrupted, best_epoch, differences, finished, fit, last_of, resumable, stoppable
 from bench.method import Plan
 from bench.models import Architecture
-from bench.recipe import Descend, Recipe, Schedule
+from bench.recipe import Descend, Recipe
 from bench.runs import Run
+from bench.schedule import Schedule
 from bench.train import train
 from methods.averaging import EMA
 from methods.natural import Natural
@@ -277,7 +278,8 @@ from bench.fit import fit
 from bench.inner import Inner
 from bench.method import Plan
 from bench.models import Architecture
-from bench.recipe import Recipe, Schedule
+from bench.recipe import Recipe
+from bench.schedule import Schedule
 from bench.runs import Run
 from methods.averaging import EMA
 from methods.trades import TRADES

@@ -6,7 +6,8 @@ import pytest
 
 from bench.errors import BadRecipe, UnknownName
 from bench.method import METHODS, Method, Preset, compose, default_preset, lineage
-from bench.recipe import Descend, Last, OneHot, Schedule, Span, Uniform
+from bench.recipe import Descend, Last, OneHot, Span, Uniform
+from bench.schedule import Schedule
 from methods.absld import BalancedTeacher
 from methods.adr import ADR
 from methods.averaging import EMA

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bench.errors import BadRecipe
 from bench.identity import fingerprint
-from bench.recipe import SLOTS, Descend, Last, OneHot, Recipe, Schedule, Span, Uniform, as_json, blend
+from bench.recipe import SLOTS, Descend, Last, OneHot, Recipe, Span, Uniform, as_json, blend
+from bench.schedule import Schedule
 from bench.streams import Streams
 from bench.types import Batch, Context, Losses
 from methods.absld import BalancedTeacher
@@ -60,7 +61,7 @@ def test_a_slot_is_filled_by_a_frozen_dataclass(filling):
 def test_recipes_are_json_with_the_names_of_classes():
     body = as_json(Recipe(TRADES(beta=3.0), targets=BalancedTeacher()))
     assert json.loads(json.dumps(body)) == body
-    assert body["objective"]["is"] == "methods.trades:TRADES"
+    assert body["objective"]["is"] == "methods:TRADES"
     assert body["objective"]["beta"] == 3.0
     assert body["objective"]["inner"] == {"is": "bench.inner:Inner", "steps": 10, "start": "gaussian", "mode": "eval"}
     assert body["targets"]["as_released"] is False

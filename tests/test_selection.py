@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.errors import UnknownName
 from bench.fit import best_epoch
-from bench.recipe import Selection
+from bench.schedule import Selection
 from bench.selection import RULES, score
 
 N, CLEAN, ADV = np.array([10.0, 20.0, 10.0]), np.array([9.0, 18.0, 5.0]), np.array([5.0, 4.0, 3.0])

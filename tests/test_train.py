@@ -12,12 +12,15 @@ from torch import Tensor
 from bench.checkpoint import weights_id, write
 from bench.data import images_from_arrays
 from bench.errors import BadData, BadRecipe, Diverged
+from bench.job import pack, unpack
 from bench.method import Plan, compose
 from bench.models import Architecture, build
-from bench.recipe import Recipe, Schedule, Uniform
+from bench.recipe import Recipe, Uniform
 from bench.runs import Parent, Run
-from bench.train import cuts, learning_rate, pack, record, train, unpack, validate
+from bench.schedule import Schedule, cuts, learning_rate
+from bench.train import train
 from bench.types import Tally, Weights
+from bench.validation import record, validate
 from methods.natural import Natural
 from methods.pgd_at import PGDAT
 

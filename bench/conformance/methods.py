@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from bench.errors import BadRecipe, BenchError
 from bench.identity import canonical, fingerprint
 from bench.inner import switched
+from bench.job import pack, unpack
 from bench.method import Method
 from bench.models import Architecture, build
 from bench.recipe import SLOTS, Recipe, as_json
 from bench.streams import Streams
-from bench.train import pack, unpack
 from bench.types import Batch, Context, Losses, Reach, Tally, Targets
 
 EPS = 0.1

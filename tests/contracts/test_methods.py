@@ -17,7 +17,8 @@ from bench.conformance.methods import METHOD_CHECKS, RECIPE_CHECKS
 from bench.inner import Inner, switched
 from bench.losses import cross_entropy
 from bench.method import METHODS, Method, compose
-from bench.recipe import OneHot, Recipe, Schedule, Stateless, Uniform, blend
+from bench.recipe import OneHot, Recipe, Stateless, Uniform, blend
+from bench.schedule import Schedule
 from bench.types import Reach, Targets, Weights, constant
 from methods.pgd_at import PGDAT
 
