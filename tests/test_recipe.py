@@ -63,7 +63,7 @@ def test_recipes_are_json_with_the_names_of_classes():
     assert json.loads(json.dumps(body)) == body
     assert body["objective"]["is"] == "methods:TRADES"
     assert body["objective"]["beta"] == 3.0
-    assert body["objective"]["inner"] == {"is": "bench.inner:Inner", "steps": 10, "start": "gaussian", "mode": "eval"}
+    assert body["objective"]["inner"] == {"is": "bench:Inner", "steps": 10, "start": "gaussian", "mode": "eval"}
     assert body["targets"]["as_released"] is False
     assert as_json(Schedule())["eps"] == "8/255"
     assert as_json(Schedule())["drops"] == [0.5, 0.75]
