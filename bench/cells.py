@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.attacks.suite import Trial
+from bench.attacks.suite import Trial, check_classes
 from bench.data import Images
 from bench.errors import BadStore, BenchError
 from bench.evaluate import chunks
@@ -72,10 +72,11 @@ class Cells:
     def __init__(self, study: Study, store: Store, out: Path) -> None:
         self.study, self.store, self.out = study, store, out
         self.train_source = Source(study.dataset, "train", study.revision, study.train_n)
-        self.test_source = Source(study.dataset, study.split, study.revision, study.n)
+        self.test_source = Source(study.dataset, study.split, study.revision, study.n, study.n_seed)
         self.train_images: Images = self.train_source.images().check_complete()
         self.images: Images = self.test_source.images().check_complete()
         self.trials: tuple[Trial, ...] = study.trials()
+        check_classes(self.trials, self.images.classes)
         self.by_key = {
             (entry.name, seed): Cell(entry, seed, study.plan_of(entry, self.train_images.name), study.model_of(entry))
             for entry in study.order()

@@ -27,6 +27,12 @@ def parse_eps(text: str | float | Fraction) -> Fraction:
         raise BadBudget(
             f"eps {text!r} is no number; give a positive fraction or decimal such as 8/255 or 0.15"
         ) from None
+    try:
+        float(eps)
+    except OverflowError:
+        raise BadBudget(
+            f"eps {text!r} is beyond all pixels; give a fraction or decimal such as 8/255 or 0.15"
+        ) from None
     if eps <= 0:
         raise BadBudget(
             f"eps is {text}; a budget must be larger than 0, such as 8/255 (clean accuracy is always evaluated)"

@@ -75,6 +75,11 @@ def judge(
         expected = len(right) * trial.attack.passes(chunk.classes).forwards
         target = Chunk(chunk.x[right], chunk.y[right], chunk.sample[right.cpu().numpy()], chunk.classes)
         adv, by = attacked(meter, target, trial)
+        if blind := int(meter.blind):
+            notice(
+                f"{trial.name}: {blind} of {meter.backwards} gradients were NaN or infinite and showed the attack no "
+                "way; its figures are too high, mend the model"
+            )
         confidence[right], predicted[right] = logits_of(meter, adv, chunk.classes).softmax(1).max(1)
         broken_by[right] = torch.where(predicted[right] == target.y, SURVIVED, FIRST_OF_LINEUP + by)
     return Outcomes(

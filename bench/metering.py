@@ -14,6 +14,7 @@ class Meter(nn.Module):
     Attributes:
         forwards: images passed forward so far.
         backwards: images passed backward to the pixels so far.
+        blind: (), how many of those had a gradient that is not finite, which shows an attack no way.
     """
 
     def __init__(self, model: nn.Module, tick: Callable[[int], None] = lambda forwards: None) -> None:
@@ -23,6 +24,7 @@ class Meter(nn.Module):
         self.training = model.training
         self.forwards = 0
         self.backwards = 0
+        self.blind = torch.zeros((), dtype=torch.int64)
         self._tick = tick
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,6 +39,7 @@ class Meter(nn.Module):
 
     def _count(self, grad: Tensor) -> None:
         self.backwards += len(grad)
+        self.blind = self.blind.to(grad.device) + (~grad.isfinite().flatten(1).all(1)).sum()
 
 
 class Bfloat16(nn.Module):

@@ -40,8 +40,8 @@ class Method:
         slots: the slots that the method is about, by name; no other named part may fill them.
         brings: slots that it needs filled and fills unless another part does.
         on: the method it stands on when it comes first in a name; "" for a method that fills `objective` itself.
-        presets: by "dataset/preset" ("cifar10/paper"); "dataset/preset+part" holds when that part is named too;
-            "*/preset" for every data set.
+        presets: by "dataset/preset" ("cifar10/paper"); "dataset/preset+part" holds when that part is named too
+            (or those parts, "+part+part"); "*/preset" for every data set.
         teachers: roles of the frozen networks it needs.
         module: where it is written; its docstring is the method's page.
     """
@@ -58,11 +58,15 @@ class Method:
         return cleandoc(import_module(self.module).__doc__ or "")
 
     def preset(self, dataset: str, name: str, companions: Sequence[str]) -> Preset | None:
-        """The preset called `name` for a data set, the one for the closest company first."""
+        """The preset called `name` for a data set: the one for most of the company, the first listed of equals."""
         for where in (dataset, "*"):
-            for company in (*(f"+{part}" for part in companions), ""):
-                if found := self.presets.get(f"{where}/{name}{company}"):
-                    return found
+            fitting = []
+            for key, preset in self.presets.items():
+                head, *company = key.split("+")
+                if head == f"{where}/{name}" and set(company) <= set(companions):
+                    fitting.append((len(company), preset))
+            if fitting:
+                return max(fitting, key=lambda pair: pair[0])[1]
         return None
 
 

@@ -6,7 +6,7 @@ reading half starts from them. Numpy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,11 @@ class Outcomes:
     def correct(self) -> npt.NDArray[np.bool_]:
         """(N,) whether the attacked image is still classified as its label."""
         return np.equal(self.predicted, self.label)
+
+    def select(self, rows: npt.NDArray[Any]) -> Outcomes:
+        """The outcomes at some positions; the costs stay those of all."""
+        names = ("sample", "label", "predicted", "confidence", "broken_by")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def class_accuracy(self, classes: int) -> npt.NDArray[np.float64]:
         """(classes,) fraction of each class still correct; NaN where a class has no sample."""

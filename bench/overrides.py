@@ -87,7 +87,9 @@ def parse(raw: Any, kind: Any, address: str) -> Any:
         if kind is float:
             return float(Fraction(str(raw)))
         if kind is Fraction:
-            return Fraction(str(raw))
+            value = Fraction(str(raw))
+            float(value)  # one that no float can hold is refused
+            return value
         if kind is str:
             return str(raw)
         if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):

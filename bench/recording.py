@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.eps import show_eps
 from bench.evaluate import evaluate
 from bench.identity import canonical
+from bench.outcomes import Outcomes
 from bench.store import AttackRow, DatasetRow, Store
 from bench.target import Target
 from bench.units import trial_cost
@@ -41,6 +44,18 @@ def attack_row(trial: Trial) -> AttackRow:
     )
 
 
+def put(store: Store, checkpoint_id: str, images: Images, trial: Trial, outcomes: Outcomes) -> None:
+    """Store a chunk, but for what another process has stored meanwhile; it would be the same.
+
+    Raises:
+        BadStore: the database cannot take it; what is stored stays.
+    """
+    fresh = ~np.isin(outcomes.sample, store.done(checkpoint_id, images.dataset_id, trial.attack_id))
+    if fresh.any():
+        number = store.begin(checkpoint_id, images.dataset_id, trial.attack_id, len(images))
+        store.add_chunk(number, outcomes.select(fresh))
+
+
 def record(
     store: Store,
     target: Target,
@@ -56,16 +71,13 @@ def record(
     Raises:
         BenchError: the network, the data or the store do not hold; what is stored stays.
     """
-    data = dataset_row(images)
+    data, checkpoint_id = dataset_row(images), target.row.checkpoint_id
     store.add_dataset(data)
-    store.add_checkpoint(target.row, target.epochs)
-    numbers = {}
     for trial in trials:
         store.add_attack(attack_row(trial))
-        numbers[trial] = store.begin(target.row.checkpoint_id, data.dataset_id, trial.attack_id, len(images))
 
     def done(trial: Trial) -> set[int]:
-        return set(store.done(target.row.checkpoint_id, data.dataset_id, trial.attack_id).tolist())
+        return set(store.done(checkpoint_id, data.dataset_id, trial.attack_id).tolist())
 
     costs = {trial: trial_cost(trial, images.classes) for trial in trials}
     reached = {trial: float(len(done(trial))) for trial in trials}
@@ -86,4 +98,5 @@ def record(
         notice=progress.say,
     )
     for trial, outcomes in parts:
-        store.add_chunk(numbers[trial], outcomes)
+        store.add_checkpoint(target.row, target.epochs)  # a network that fails at its first images leaves no trace
+        put(store, checkpoint_id, images, trial, outcomes)

@@ -14,7 +14,7 @@ from typing import Any
 from bench.cells import Cell, Cells
 from bench.errors import BadStore, BenchError, DiskFull
 from bench.pool import Pool
-from bench.recording import Progress, attack_row, dataset_row
+from bench.recording import Progress, attack_row, dataset_row, put
 from bench.units import Judging, Training, training_cost, trial_cost
 
 
@@ -182,9 +182,7 @@ class _Execution:
         """Store a chunk."""
         for line in said:
             self.progress.say(f"{cell.label}: {line}")
-        images, store = self.cells.images, self.cells.store
-        number = store.begin(unit.checkpoint_id, images.dataset_id, unit.trial.attack_id, len(images))
-        store.add_chunk(number, outcomes)
+        put(self.cells.store, unit.checkpoint_id, self.cells.images, unit.trial, outcomes)
         self.report.judged += 1
 
     def fail(self, cell: Cell, problem: str) -> None:

@@ -21,6 +21,7 @@ Everything is checked on loading, before any work; nothing here imports torch un
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Study:
         revision: of a data set on the Hub.
         split: evaluated split.
         n: size of a stratified subset of it; 0 for all.
+        n_seed: which subset.
         train_n: the same for the training split.
         model: network of entries that name none.
         preset: of entries that name none; "" for the data set's default.
@@ -90,6 +92,7 @@ class Study:
     revision: str = ""
     split: str = "test"
     n: int = 0
+    n_seed: int = 0
     train_n: int = 0
     preset: str = ""
     eps: str = ""
@@ -223,6 +226,8 @@ def validate(study: Study, where: str) -> None:
     for seed in (study.attack_seed, *study.seeds, *(seed for entry in study.entries.values() for seed in entry.seeds)):
         if not 0 <= seed < 2**63:
             raise BadStudy(f"{where}: seed {seed} is out of range; give whole numbers from 0 to 2^63 - 1")
+    if not re.fullmatch(r"\w[\w.+-]*", study.name):
+        raise BadStudy(f"{where}: name {study.name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-'")
     study.trials()
     study.order()
     dataset = Path(study.dataset).resolve().name  # what data of a path or hub:owner/name will be called

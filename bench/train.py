@@ -133,9 +133,17 @@ def finish_epoch(job: Job, held: Images | None, device: str) -> None:
     recipe.average.end_epoch(ctx, measure)
     ctx.epoch, job.step = ctx.epoch + 1, 0
     job.history.append(record(ctx.epoch, "train", job.tally))
+    sound = all(bool(v.isfinite().all()) for net in (ctx.model, ctx.averaged) for v in net.state_dict().values())
     if held is not None and (ctx.epoch % schedule.validate_every == 0 or ctx.epoch == schedule.epochs):
         judged = ctx.averaged if recipe.average.judged else ctx.model
-        job.history.append(record(ctx.epoch, "valid", measure(judged)))
+        valid = measure(judged)
+        sound = sound and bool(valid.ce_clean.isfinite().all())
+        job.history.append(record(ctx.epoch, "valid", valid))
+    if not sound:
+        raise Diverged(
+            f"after epoch {ctx.epoch} of {schedule.epochs} weights or held-out logits are NaN or infinite; "
+            "lower schedule.lr, or go on from the last good epoch with another setting"
+        )
     job.tally = Tally.zeros(ctx.classes, device)
 
 

@@ -1,6 +1,6 @@
 """Weight averaging: an exponential moving average of the weights, updated after every step.
 
-`ema` (also `wa`) keeps the average and judges it; inside ADR the average only gives the targets.
+`wa` keeps the average and judges it; inside ADR the average only gives the targets.
 
 Paper:   Izmailov et al., UAI 2018 (arXiv 1803.05407); per-step EMA as in Wu et al., ICLR 2024 (arXiv 2305.12118)
 Code:    yuyuwu5/ADR @ 515da0e

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -88,16 +88,17 @@ class AWP:
 
 
 PAPER = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
-"""Of TRADES-AWP and ADR+AWP; AT-AWP has that of pgd-at."""
+"""Of TRADES-AWP; AT-AWP has that of pgd-at."""
+WITH_ADR = replace(PAPER, normalize=True)
 
 METHOD = Method(
     slots={"step": AWP()},
     on="pgd-at",
     module=__name__,
     presets={
+        "cifar10/paper+adr": Preset(WITH_ADR, {"step": AWP(gamma=0.005)}),
+        "cifar100/paper+adr": Preset(WITH_ADR, {"step": AWP(gamma=0.005)}),
+        "tiny-imagenet/paper+adr": Preset(replace(WITH_ADR, epochs=80), {"step": AWP(gamma=0.001)}),
         "cifar10/paper+trades": Preset(PAPER, {"step": AWP(gamma=0.005, begin=10)}),
-        "cifar10/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.005)}),
-        "cifar100/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.005)}),
-        "tiny-imagenet/paper+adr": Preset(PAPER, {"step": AWP(gamma=0.001)}),
     },
 )

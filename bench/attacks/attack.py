@@ -40,6 +40,8 @@ class Attack(Protocol):
     """Names of the attacks that it is made of; empty for an attack that is one."""
     batch_dependent: ClassVar[bool] = False
     """Whether an image's result depends on which others are in its batch; the batch size is hashed then."""
+    min_classes: ClassVar[int] = 2
+    """Classes that it needs at least."""
     uses: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version changes results; their versions are hashed."""
 

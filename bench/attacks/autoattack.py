@@ -42,6 +42,7 @@ class AutoAttackReference(Attack):
 
     lineup: ClassVar[tuple[str, ...]] = LINEUP
     batch_dependent: ClassVar[bool] = True
+    min_classes: ClassVar[int] = 4
     uses: ClassVar[tuple[str, ...]] = ("pyautoattack",)
 
     def __call__(

@@ -166,11 +166,26 @@ def plan(
     if batch_size < 1:
         raise BadOption(f"batch size {batch_size} is too small; at least 1 image is needed")
     seen: Precision = "bf16" if precision == "bf16" else "fp32"
+    suffix = "" if seen == "fp32" else f"-{seen}"  # on every board beside its name, not only in its fingerprint
     attacks = {name: checked(name, ATTACKS.get(name)) for name in names}
     return CLEAN, *(
-        Trial(name, attack, norm, eps, seed, seen, batch_size if attack.batch_dependent else None)
+        Trial(name + suffix, attack, norm, eps, seed, seen, batch_size if attack.batch_dependent else None)
         for name, attack in attacks.items()
     )
+
+
+def check_classes(trials: Sequence[Trial], classes: int) -> None:
+    """Refuse attacks that cannot work on so few classes, before any work.
+
+    Raises:
+        BadOption: one needs more.
+    """
+    for trial in trials:
+        if trial.attack is not None and classes < trial.attack.min_classes:
+            raise BadOption(
+                f"attack {trial.name!r} needs at least {trial.attack.min_classes} classes, the data have {classes}; "
+                "name other attacks, such as pgd-sat and cw"
+            )
 
 
 def checked(name: str, attack: Attack) -> Attack:

@@ -34,15 +34,15 @@ def stderr() -> Console:
     """The console for progress and remarks."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def stdout() -> Console:
     """The console for results; as wide as a table needs where nobody looks."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=160)
 
 
 @dataclass
@@ -66,9 +66,8 @@ class Progress:
         if not self.bar.console.is_terminal and tenth != self.said:
             self.said = tenth
             left = self.bar.tasks[0].time_remaining
-            self.say(
-                f"{done / max(self.total, 1e-9):4.0%} done, {'' if left is None else f'{left:.0f} s left, '}{doing}"
-            )
+            parts = (f"{done / max(self.total, 1e-9):4.0%} done", "" if left is None else f"{left:.0f} s left", doing)
+            self.say(", ".join(part for part in parts if part))
 
     def say(self, line: str) -> None:
         """A line to keep."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import asdict, replace
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from bench.study import Study
 
 
+PATIENCE = 600.0
+"""Seconds that a verb waits for the database which has hours of work to lose."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
     for verb in (demo, train, evaluate, run):
@@ -39,6 +44,8 @@ def device_of(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise BadRecipe(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as problem:
@@ -87,7 +94,8 @@ def train(
     check_name(model)
     lineage(method)  # wrong names are refused before the data are loaded
     settings: dict[str, Any] = {}
-    for key, value in (("epochs", epochs), ("eps", eps and str(parse_eps(eps))), ("precision", precision)):
+    radius = None if eps is None else str(parse_eps(eps))
+    for key, value in (("epochs", epochs), ("eps", radius), ("precision", precision)):
         if value is not None:
             settings[f"schedule.{key}"] = value
     for item in set_ or []:
@@ -129,6 +137,7 @@ def evaluate(
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="Split to attack.")] = "test",
     n: Annotated[int, typer.Option(help="A stratified subset of so many images; 0 for all.")] = 0,
+    n_seed: Annotated[int, typer.Option(min=0, help="Which subset.")] = 0,
     suite: Annotated[str, typer.Option(help="Line-up of attacks ('evenbench list suites').")] = "standard",
     attacks: Annotated[str | None, typer.Option(help="Attacks by name, with commas, instead of a suite.")] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
@@ -146,27 +155,28 @@ def evaluate(
 
     Example: evenbench evaluate at.safetensors --dataset digits --suite standard --eps 0.15
     """
-    from bench.attacks.suite import plan
+    from bench.attacks.suite import check_classes, plan
     from bench.eps import parse_eps
     from bench.recording import record
     from bench.target import resolve
     from bench.units import Source
 
     def trials(radius: str) -> Any:
-        names = [name.strip() for name in attacks.split(",")] if attacks else suite
+        names = [name.strip() for name in attacks.split(",")] if attacks is not None else suite
         return plan(names, norm=norm, eps=parse_eps(radius), seed=seed, precision=precision, batch_size=batch_size)
 
-    trials(eps or "8/255")  # wrong names and numbers are refused before the data are loaded
+    trials("8/255" if eps is None else eps)  # wrong names and numbers are refused before the data are loaded
     if batch_size < 1:
         raise BadRecipe(f"--batch-size {batch_size}: at least 1 is needed")
-    images = Source(dataset, split, n=n).images()
+    images = Source(dataset, split, n=n, seed=n_seed).images()
     images.check_complete()
-    store, where = store_at(db), device_of(device)
+    store, where = store_at(db, PATIENCE), device_of(device)
     resolved = [resolve(text, images, model) for text in targets]
+    check_classes(trials("8/255"), images.classes)
     store.create()
     with progress() as shown, resumable():
         for target in resolved:
-            radius = eps or target.eps or "8/255"
+            radius = eps if eps is not None else target.eps or "8/255"
             record(store, target, images, trials(radius), batch_size=batch_size, device=where, progress=shown)
     stdout().print(f"stored in {db}; 'evenbench leaderboard --db {db}' shows it", markup=False, soft_wrap=True)
 
@@ -224,7 +234,7 @@ def perform(
     if workers < 0:
         raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
     study = replace(study, device=device_of(study.device))
-    place, store = out or Path("results") / study.name, store_at(db)
+    place, store = out or Path("results") / study.name, store_at(db, PATIENCE)
     with progress() as shown, resumable():
         cells = Cells(study, store, place)
         if dry_run:
@@ -253,7 +263,7 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("cell", "training", "evaluation", box=None)
+    table = Table("cell", "training", "images to judge", box=None)
     for row in forecast:
         table.add_row(*map(Text, row))  # as plain strings, brackets would be read as markup
     stdout().print(table)

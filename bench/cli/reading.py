@@ -12,7 +12,7 @@ import typer
 
 from bench.cli.console import stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Db
-from bench.errors import UnknownName
+from bench.errors import BadStore, UnknownName
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -25,11 +25,11 @@ def register(app: typer.Typer) -> None:
     app.command("import")(merge)
 
 
-def store_at(path: Path) -> Store:
-    """The database, saying so when it has to be waited for."""
+def store_at(path: Path, patience: float = 10.0) -> Store:
+    """The database, saying so when it has to be waited for, for so many seconds at most."""
     from bench.store import Store
 
-    return Store(path, say=lambda line: stderr().print(line, markup=False))
+    return Store(path, patience=patience, say=lambda line: stderr().print(line, markup=False))
 
 
 def give(text: str, out: Path | None) -> None:
@@ -87,7 +87,7 @@ def plot(
 ) -> None:
     """Draw figures: class heat map, robustness against fairness, per-class bars, training curves.
 
-    Example: evenbench plot --db results/demo/bench.duckdb --out results/demo
+    Example: evenbench plot --db results/demo/bench.duckdb --out results/demo/figures
     """
     from bench.plots import plot as draw
 
@@ -99,6 +99,7 @@ def compare(
     a: Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")],
     b: Annotated[str, typer.Argument(help="What to compare it with.")],
     db: Db = DEFAULT_DB,
+    attack: Annotated[str | None, typer.Option(help="Show this attack only, in the table.")] = None,
     format: Annotated[str, typer.Option(help="table, md, csv or json.")] = "table",
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +112,10 @@ def compare(
     form = "json" if as_json else format
     found = compared(store_at(db), a, b)
     if form == "table":
-        for meeting in found.meetings:
+        chosen = [meeting for meeting in found.meetings if attack is None or meeting.title.split()[0] == attack]
+        if not chosen:
+            raise UnknownName.among("attack of both", attack or "", {m.title.split()[0] for m in found.meetings})
+        for meeting in chosen:
             show(meeting.title, found.header, found.rows(meeting))
         for note in found.notes():
             stdout().print(note, markup=False)
@@ -171,6 +175,8 @@ def merge(
 
     Example: evenbench import results/demo/parquet --db results/bench.duckdb
     """
+    if not (folder / "manifest.json").is_file():
+        raise BadStore(f"{folder} holds no manifest.json; name a folder that 'evenbench export' wrote")
     store = store_at(db)
     store.create()
     new = store.merge(folder)
@@ -178,7 +184,7 @@ def merge(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT; tables and views are described in the README.")],
+    query: Annotated[str, typer.Argument(help="A SELECT; bench/schema.sql describes every table and view.")],
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:

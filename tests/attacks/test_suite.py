@@ -58,7 +58,11 @@ def test_the_fingerprint_holds_what_changes_the_result():
         trials(seed=1),
         trials(precision="bf16"),
     ]
-    ids = {base.attack_id} | {other["pgd-sat"].attack_id for other in others} | {t.attack_id for t in trials().values()}
+    ids = (
+        {base.attack_id}
+        | {(other.get("pgd-sat") or other["pgd-sat-bf16"]).attack_id for other in others}
+        | {t.attack_id for t in trials().values()}
+    )
     assert len(ids) == len(others) + 6
     assert len({replace(base, attack=PGD(steps=steps)).attack_id for steps in (20, 21)}) == 2
 

@@ -196,7 +196,7 @@ NAMES = [
     (TRAIN.format("natural", "digits", "convnet-2") + " --set lr=1", "'lr' addresses no slot; use one of"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --set schedule.lr", "is no assignment; write slot.field=value"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --set schedule.lr=x", "cannot be read as a number"),
-    (TRAIN.format("natural", "digits", "convnet-2") + " --device tpu9", "device 'tpu9' cannot be used"),
+    (TRAIN.format("natural", "digits", "convnet-2") + " --device tpu9", "device 'tpu9' is not supported"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --precision fp8", "choose one of fp32, bf16"),
     (TRAIN.format("rslad", "digits", "convnet-2"), "'rslad' learns from a teacher; name its checkpoint with --teacher"),
     (TRAIN.format("rslad", "digits", "convnet-2") + " --teacher no.safetensors", "no checkpoint at no.safetensors"),
@@ -377,7 +377,7 @@ def test_a_locked_database(workspace, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
     for module in (reading, making):
         opened = module.store_at
-        monkeypatch.setattr(module, "store_at", lambda path, opened=opened: replace(opened(path), patience=0.2))
+        monkeypatch.setattr(module, "store_at", lambda path, *_, opened=opened: replace(opened(path), patience=0.2))
     code = f"import duckdb; c = duckdb.connect({str(workspace / 'b.duckdb')!r}); print('held', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
