@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.attacks.attack import Attack, Attributed
 from bench.attacks.first_order import FGSM, PGD
-from bench.attacks.suite import CLEAN, Trial, plan
+from bench.attacks.suite import CLEAN, Trial, check_classes, plan
 from bench.data import Images, load
 from bench.errors import BadData, BadModel, BadOption, OutOfBudget
 from bench.evaluate import chunks, evaluate
@@ -402,3 +402,34 @@ def test_nothing_right_nothing_attacked(images):
     outcomes = whole(evaluate(wrong, zeros, [trial(FGSM())]))
     assert (outcomes.broken_by == WRONG_UNATTACKED).all()
     assert outcomes.forwards == len(zeros)
+
+
+class Blinding(nn.Module):
+    """Answers as another network does, but sends NaN back to the pixels."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        zero = (x - x.detach()).sum((1, 2, 3)).abs()
+        return self.net(x) + zero.sqrt()[:, None]
+
+
+def test_gradients_that_are_not_finite_are_reported(net, images):
+    said = []
+    ((_, outcomes),) = evaluate(
+        Blinding(net), images, [trial(PGD(steps=3))], batch_size=len(images), notice=said.append
+    )
+    assert len(said) == 1
+    assert f"{outcomes.backwards} of {outcomes.backwards} gradients were NaN or infinite" in said[0]
+    said.clear()
+    list(evaluate(net, images, trials, batch_size=size, notice=said.append))
+    assert said == []
+
+
+def test_too_few_classes_are_refused_before_any_work():
+    trials = plan(["pgd-sat", "autoattack"], eps=Fraction(8, 255), batch_size=10)
+    check_classes(trials, 4)
+    with pytest.raises(BadOption, match="'autoattack' needs at least 4 classes, the data have 3"):
+        check_classes(trials, 3)

@@ -290,3 +290,14 @@ def test_trades_in_company_is_run_as_the_company_s_paper_ran_it(name, dataset, e
 def test_every_method_has_a_page():
     for name in METHODS.names():
         assert METHODS.get(name).page().count("\n") > 5
+
+
+def test_the_order_of_companions_does_not_choose_the_preset():
+    for dataset in ("cifar10", "cifar100"):
+        one, other = (compose(name, dataset=dataset, preset="paper") for name in ("trades+adr+awp", "trades+awp+adr"))
+        assert one.schedule == other.schedule
+        assert one.recipe == other.recipe
+    assert not compose("trades+adr+awp", dataset="cifar10", preset="paper").schedule.nesterov
+    assert compose("trades+adr", dataset="cifar10", preset="paper").schedule.nesterov
+    adr, awp = (compose(name, dataset="cifar10", preset="paper") for name in ("adr+awp", "awp+adr"))
+    assert (adr.schedule, adr.recipe) == (awp.schedule, awp.recipe)

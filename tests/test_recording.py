@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import nn
 from bench.attacks.suite import CLEAN, plan
 from bench.data import load
 from bench.errors import BadModel
-from bench.recording import attack_row, dataset_row, record
+from bench.evaluate import evaluate
+from bench.recording import attack_row, dataset_row, put, record
 from bench.store import Store
 from bench.target import foreign
 
@@ -130,3 +133,31 @@ def test_probabilities_are_remarked_on_once(tmp_path, target, images):
     recorded(tmp_path / "a.duckdb", softmax, images, shown=shown)
     assert len(shown.lines) == 1
     assert "probabilities" in shown.lines[0]
+
+
+def test_what_another_process_stored_meanwhile_is_left_out(tmp_path, target, images):
+    recorded(tmp_path / "a.duckdb", target, images)
+    store = Store(tmp_path / "a.duckdb")
+    before = store.query(ALL)
+    network = target.network()
+    for trial, outcomes in evaluate(network, images, TRIALS, batch_size=20):
+        put(store, target.row.checkpoint_id, images, trial, outcomes)
+    assert store.query(ALL).equals(before)
+    half = Store(tmp_path / "b.duckdb")
+    half.create()
+    half.add_dataset(dataset_row(images))
+    half.add_attack(attack_row(CLEAN))
+    half.add_checkpoint(target.row)
+    ((_, whole),) = evaluate(network, images, [CLEAN], batch_size=20)
+    put(half, target.row.checkpoint_id, images, CLEAN, whole.select(np.arange(5)))
+    put(half, target.row.checkpoint_id, images, CLEAN, whole)
+    assert half.rows("SELECT count(*), count(DISTINCT sample) FROM outcomes") == [(20, 20)]
+    assert half.complete(target.row.checkpoint_id, images.dataset_id, CLEAN.attack_id)
+
+
+def test_a_network_that_fails_at_its_first_images_leaves_no_row(tmp_path, target, images):
+    broken = replace(target, network=lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)))
+    with pytest.raises(BadModel, match=r"shape \(8, 7\)"):
+        recorded(tmp_path / "a.duckdb", broken, images)
+    assert Store(tmp_path / "a.duckdb").rows("SELECT count(*) FROM checkpoints") == [(0,)]
+    assert Store(tmp_path / "a.duckdb").rows("SELECT count(*) FROM evaluations") == [(0,)]

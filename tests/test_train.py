@@ -466,3 +466,9 @@ def test_the_inner_attack_trains_at_the_radius_of_the_schedule():
     schedule = replace(QUICK, epochs=1, eps=QUICK.eps)
     final(recipe_run(Recipe(Watching()), schedule))
     assert seen == pytest.approx([8 / 255] * len(seen), abs=1e-6)
+
+
+@pytest.mark.parametrize("rate", [1e20, 1e38])
+def test_weights_that_are_beyond_numbers_are_no_trained_network(rate):
+    with pytest.raises(Diverged, match=r"NaN or infinite"):
+        list(train(a_run("natural", schedule=replace(QUICK, lr=rate, epochs=1))))

@@ -137,3 +137,18 @@ def test_sql_answers_and_cannot_write(db, capsys):
     assert json.loads(capsys.readouterr().out)[0] == {"method": "bad", "accuracy": 0.45}
     assert run(["sql", "DELETE FROM outcomes", "--db", db]) == 2
     assert "queries only read" in capsys.readouterr().err
+
+
+def test_compare_shows_one_attack_if_asked(capsys, db):
+    assert run(["compare", "bad", "good", "--db", db, "--attack", "fgsm"]) == 0
+    shown = capsys.readouterr().out
+    assert "fgsm Linf" in shown
+    assert "clean on" not in shown
+    assert run(["compare", "bad", "good", "--db", db, "--attack", "fgms"]) == 2
+    assert "did you mean 'fgsm'" in capsys.readouterr().err
+
+
+def test_an_import_of_nothing_makes_no_database(capsys, tmp_path):
+    assert run(["import", str(tmp_path), "--db", str(tmp_path / "new.duckdb")]) == 2
+    assert "holds no manifest.json" in capsys.readouterr().err
+    assert not (tmp_path / "new.duckdb").exists()
