@@ -417,10 +417,8 @@ class Blinding(nn.Module):
 
 
 def test_gradients_that_are_not_finite_are_reported(net, images):
-    said = []
-    ((_, outcomes),) = evaluate(
-        Blinding(net), images, [trial(PGD(steps=3))], batch_size=len(images), notice=said.append
-    )
+    trials, size, said = [trial(PGD(steps=3))], len(images), []
+    ((_, outcomes),) = evaluate(Blinding(net), images, trials, batch_size=size, notice=said.append)
     assert len(said) == 1
     assert f"{outcomes.backwards} of {outcomes.backwards} gradients were NaN or infinite" in said[0]
     said.clear()
