@@ -132,21 +132,12 @@ class Cells:
         if checkpoint is not None:
             cell.target = of_checkpoint(checkpoint)
             cell.parent = Parent(checkpoint.checkpoint_id, cell.target.row.recipe_id, cell.path)
-        elif known := self.known(run.run_id):
+        elif self.store.path.exists() and (known := self.store.checkpoint_of_run(run.run_id)):
             # The store remembers a training whose file is gone: only what is lacking would need it again.
             cell.parent = Parent(*known, cell.path)
         if cell.parent is not None and cell.entry.evaluate:
             cell.lacking = self.missing(cell.parent.checkpoint_id)
         return True
-
-    def known(self, run_id: str) -> tuple[str, str] | None:
-        """Checkpoint and recipe that the store has of a run."""
-        if not self.store.path.exists():
-            return None
-        found = self.store.rows(
-            "SELECT checkpoint_id, recipe_id FROM checkpoints WHERE run_id = ? ORDER BY checkpoint_id", [run_id]
-        )
-        return (str(found[0][0]), str(found[0][1])) if found else None
 
     def missing(self, checkpoint_id: str) -> list[tuple[Trial, list[Rows]]]:
         """For every attack, the chunks of rows whose outcome the store does not have."""

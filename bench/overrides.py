@@ -42,7 +42,7 @@ def override(value: T, changes: Mapping[str, Any], at: str) -> T:
         if not is_dataclass(inner):
             raise BadRecipe(f"'{at}.{name}.{min(deeper)}' goes below {name!r}, which is a plain value")
         changed[name] = override(inner, deeper, f"{at}.{name}")
-    return replace(value, **changed)  # type: ignore[type-var]
+    return replace(value, **changed)  # type: ignore[type-var]  # a dataclass instance
 
 
 def field_at(value: object, path: str) -> Any:

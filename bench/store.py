@@ -251,10 +251,12 @@ class Store:
         key = evaluation_key(checkpoint_id, dataset_id, attack_id)
         return bool(self.rows("SELECT 1 FROM complete_evaluations WHERE evaluation_key = ?", [key]))
 
-    def checkpoint_of_run(self, run_id: str) -> str | None:
-        """The checkpoint that a training run ended in, or None when it has not been entered."""
-        found = self.rows("SELECT min(checkpoint_id) FROM checkpoints WHERE run_id = ?", [run_id])
-        return None if found[0][0] is None else str(found[0][0])
+    def checkpoint_of_run(self, run_id: str) -> tuple[str, str] | None:
+        """Checkpoint and recipe that a training run ended in, by their ids; None when it has not been entered."""
+        found = self.rows(
+            "SELECT checkpoint_id, recipe_id FROM checkpoints WHERE run_id = ? ORDER BY checkpoint_id LIMIT 1", [run_id]
+        )
+        return (str(found[0][0]), str(found[0][1])) if found else None
 
     def query(self, sql: str, params: Sequence[object] = ()) -> pd.DataFrame:
         """The answer to a SQL query, as a frame. Nothing can be written, and no other file read.

@@ -232,7 +232,7 @@ def test_seeds_of_a_recipe_are_averaged_and_ranked(store: Store) -> None:
 
 
 def test_checkpoint_of_run(store: Store) -> None:
-    assert store.checkpoint_of_run("run1") == "c1"
+    assert store.checkpoint_of_run("run1") == ("c1", CHECKPOINT.recipe_id)
     assert store.checkpoint_of_run("run2") is None
 
 

@@ -14,7 +14,7 @@ import typer.main
 from bench.cli import app, run
 
 ROOT = Path(__file__).parents[2]
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group of verbs
 
 
 def test_the_verbs_are_those_of_the_design():

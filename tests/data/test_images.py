@@ -218,7 +218,7 @@ NAN[1, 0, 1, 0] = np.nan
 )
 def test_arrays_that_are_refused(pixels: object, labels: list[object], names: str, message: str) -> None:
     with pytest.raises(BadData, match=f"^mine/test: [^\n]*{message}"):
-        images_from_arrays("mine", "test", pixels, labels, list(names))  # type: ignore[arg-type]
+        images_from_arrays("mine", "test", pixels, labels, list(names))  # type: ignore[arg-type]  # refused here
 
 
 def test_unknown_name() -> None:

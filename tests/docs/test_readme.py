@@ -14,7 +14,7 @@ from bench.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group of verbs
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
