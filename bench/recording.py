@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.eps import show_eps
@@ -50,10 +48,8 @@ def put(store: Store, checkpoint_id: str, images: Images, trial: Trial, outcomes
     Raises:
         BadStore: the database cannot take it; what is stored stays.
     """
-    fresh = ~np.isin(outcomes.sample, store.done(checkpoint_id, images.dataset_id, trial.attack_id))
-    if fresh.any():
-        number = store.begin(checkpoint_id, images.dataset_id, trial.attack_id, len(images))
-        store.add_chunk(number, outcomes.select(fresh))
+    number = store.begin(checkpoint_id, images.dataset_id, trial.attack_id, len(images))
+    store.add_missing(number, outcomes)
 
 
 def record(

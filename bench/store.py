@@ -218,22 +218,22 @@ class Store:
             BadStore: a sample is there already or twice among the new ones, more samples came than were planned,
                 a class is outside the data set's, or no such evaluation has begun.
         """
-        order = np.argsort(outcomes.sample, kind="stable")
-        columns = {
-            name: np.ascontiguousarray(getattr(outcomes, name)[order])
-            for name in ("sample", "label", "predicted", "correct", "confidence", "broken_by")
-        }
         with self._writing() as connection:
-            connection.register("incoming", columns)
-            _refuse_misfit(connection, evaluation_id, columns)
-            connection.execute(
-                "INSERT INTO outcomes SELECT ?, sample, label, predicted, correct, confidence, broken_by FROM incoming",
-                [evaluation_id],
-            )
-            connection.execute(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
-                [evaluation_id, len(outcomes), outcomes.forwards, outcomes.backwards, outcomes.seconds],
-            )
+            _insert_chunk(connection, evaluation_id, outcomes)
+
+    def add_missing(self, evaluation_id: int, outcomes: Outcomes) -> None:
+        """Enter those outcomes that are not in yet, as when another process has judged the same samples meanwhile.
+
+        Raises:
+            BadStore: as `add_chunk`, but for samples that are there already.
+        """
+        with self._writing() as connection:
+            there = connection.execute(
+                "SELECT sample FROM outcomes WHERE evaluation_id = ?", [evaluation_id]
+            ).fetchnumpy()
+            fresh = ~np.isin(outcomes.sample, there["sample"])
+            if fresh.any():
+                _insert_chunk(connection, evaluation_id, outcomes.select(fresh))
 
     def done(self, checkpoint_id: str, dataset_id: str, attack_id: str) -> npt.NDArray[np.uint32]:
         """(D,) uint32, ascending: the samples whose outcome is already in."""
@@ -519,6 +519,24 @@ def _columns_of(epochs: Sequence[EpochRow]) -> dict[str, npt.NDArray[Any]]:
         "hits_clean": counts([row.hits_clean for row in epochs]),
         "hits_adv": counts([row.hits_adv for row in epochs]),
     }
+
+
+def _insert_chunk(connection: duckdb.DuckDBPyConnection, evaluation_id: int, outcomes: Outcomes) -> None:
+    order = np.argsort(outcomes.sample, kind="stable")
+    columns = {
+        name: np.ascontiguousarray(getattr(outcomes, name)[order])
+        for name in ("sample", "label", "predicted", "correct", "confidence", "broken_by")
+    }
+    connection.register("incoming", columns)
+    _refuse_misfit(connection, evaluation_id, columns)
+    connection.execute(
+        "INSERT INTO outcomes SELECT ?, sample, label, predicted, correct, confidence, broken_by FROM incoming",
+        [evaluation_id],
+    )
+    connection.execute(
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
+        [evaluation_id, len(outcomes), outcomes.forwards, outcomes.backwards, outcomes.seconds],
+    )
 
 
 def _refuse_misfit(

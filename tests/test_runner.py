@@ -192,7 +192,7 @@ def test_what_the_evaluator_remarks_is_told_with_the_cell(study, monkeypatch):
 @pytest.mark.parametrize("problem", [DiskFull("no space left"), BadStore("read-only")])
 def test_a_store_that_takes_no_more_stops_the_run(study, monkeypatch, problem):
     cells = study("[entries.natural]\n[entries.pgd-at]\n")
-    add, calls = Store.add_chunk, []
+    add, calls = Store.add_missing, []
 
     def full(self, number, chunk):
         calls.append(number)
@@ -200,12 +200,12 @@ def test_a_store_that_takes_no_more_stops_the_run(study, monkeypatch, problem):
             raise problem
         add(self, number, chunk)
 
-    monkeypatch.setattr(Store, "add_chunk", full)
+    monkeypatch.setattr(Store, "add_missing", full)
     with pytest.raises(type(problem), match=str(problem)):
         run(cells)
     assert len(calls) == 3
     assert len(cells.store.query("FROM chunks")) == 2
-    monkeypatch.setattr(Store, "add_chunk", add)
+    monkeypatch.setattr(Store, "add_missing", add)
     report, _ = run(study("[entries.natural]\n[entries.pgd-at]\n"))
     assert report.judged == 18 - 2
     assert len(outcomes(cells)) == 2 * 3 * 30
