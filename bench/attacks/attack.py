@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -11,12 +11,16 @@ from bench.streams import Streams
 
 
 class Attributed(NamedTuple):
-    """The answer of an attack that is a line-up of several."""
+    """The answer of an attack that knows of every image what became of it and what that took."""
 
     adv: Tensor
     """(B,C,H,W) adversarial images."""
     by: Tensor
     """(B,) int64, position in the line-up of the attack that found the image; -1 where none claims to have."""
+    forwards: Tensor | None = None
+    """(B,) int64, passes of each image through the model; None where the attack cannot tell."""
+    backwards: Tensor | None = None
+    """(B,) likewise."""
 
 
 class Passes(NamedTuple):
@@ -62,6 +66,10 @@ class Attack(Protocol):
             (B,C,H,W) detached images in [0, 1] within `eps` of `x`, for line-ups with who found them.
         """
         ...
+
+    def fitted(self, classes: int) -> Self:
+        """The attack as it is run on K classes, and as the fingerprint describes it."""
+        return self
 
     def passes(self, classes: int) -> Passes:
         """What an image costs that is not broken, as a forecast; zeros where it cannot be said."""

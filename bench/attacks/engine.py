@@ -10,6 +10,15 @@ from torch import Tensor
 from bench.norms import LINF, Norm, per_image
 
 
+def gradient(value: Tensor, adv: Tensor, *, again: bool = False) -> Tensor:
+    """Gradient at the pixels (B,...) of values per image (B,); `again` keeps the graph for another one.
+
+    They are summed first: in eval mode images do not influence each other, so that each gets its own.
+    """
+    (grad,) = torch.autograd.grad(value.sum(), adv, retain_graph=again)
+    return grad
+
+
 def ascend(
     gain: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -19,21 +28,22 @@ def ascend(
     steps: int,
     start: Tensor,
     norm: Norm = LINF,
+    leave: Callable[[Tensor], Tensor | None] = lambda adv: None,
 ) -> Tensor:
     """Climb `gain` inside the ball around each image.
 
     Args:
-        gain: images (B,...) to a value per image (B,); summed before the gradient, so that in eval mode images do
-            not influence each other.
+        gain: images (B,...) to a value per image (B,).
         x: images in [0, 1].
         eps: (B,) radius of each image's ball.
         step: (B,) length of each image's step.
         steps: number of steps.
         start: perturbation to start from, shaped as `x`; it is projected first.
         norm: geometry of the ball and of the steepest step.
+        leave: hears every iterate after `gain` has seen it, and answers which rows go on; None for all.
 
     Returns:
-        Images in [0, 1], each within eps of x. Detached.
+        The last iterate of those that have not left: images in [0, 1], each within eps of x. Detached.
 
     Source: Madry et al. 2018, section 2.1. The box is enforced between the steps, outside the graph: a clamp inside
     it has zero gradient at pixels that are exactly 0 or 1 and makes the attack blind there.
@@ -41,8 +51,14 @@ def ascend(
     adv = (x + norm.project(start, eps)).clamp(0, 1)
     stride = per_image(step, x)
     for _ in range(steps):
-        adv.requires_grad_()
-        (grad,) = torch.autograd.grad(gain(adv).sum(), adv)
-        adv = adv.detach() + stride * norm.steepest(grad)
+        adv = adv.detach().requires_grad_()
+        grad = gradient(gain(adv), adv)
+        adv = adv.detach()
+        rows = leave(adv)
+        if rows is not None:
+            x, eps, stride, adv, grad = x[rows], eps[rows], stride[rows], adv[rows], grad[rows]
+            if not len(rows):
+                break
+        adv = adv + stride * norm.steepest(grad)
         adv = (x + norm.project(adv - x, eps)).clamp(0, 1)
     return adv.detach()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Passes
+from bench.attacks.attack import Attack, Attributed, Passes
 from bench.attacks.engine import ascend
-from bench.errors import BadModel, BadOption
+from bench.attacks.standing import Standing
+from bench.errors import BadOption
 from bench.losses import dlr, margin
 from bench.norms import Norm
 from bench.streams import Streams
@@ -24,14 +25,8 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits, y, reduction="none")
 
 
-def _dlr(logits: Tensor, y: Tensor) -> Tensor:
-    if logits.shape[1] < 3:
-        raise BadModel(f"the dlr loss needs at least 3 classes, the model has {logits.shape[1]}; use the margin loss")
-    return dlr(logits, y)
-
-
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"cross_entropy": _cross_entropy, "margin": margin, "dlr": _dlr}
+    {"cross_entropy": _cross_entropy, "margin": margin, "dlr": dlr}
 )
 
 
@@ -56,13 +51,18 @@ class FGSM(Attack):
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient ascent; the last image of the walk is returned.
+    """Projected gradient ascent; an image that an iterate breaks is returned, else the last one.
+
+    The papers' loops walk on with broken images and may walk back into the right class; here such an image counts as
+    broken and costs no more passes.
 
     Source: Madry et al. 2018, section 2.1; with the margin loss, CW_inf as in the released code of that paper.
 
     Raises:
         BadOption: a count below 1, a stride that is not positive, or an unknown loss or start.
     """
+
+    version: ClassVar[int] = 2
 
     steps: int = 20
     stride: float = 0.25
@@ -71,7 +71,7 @@ class PGD(Attack):
     start: Literal["uniform", "zero"] = "uniform"
     """Where the walk begins: uniform in the ball, or at the image."""
     restarts: int = 1
-    """Walks per image; the last image of the one with the largest margin counts, which is a broken one if any is."""
+    """Walks per image; of several, the iterate with the largest margin is returned."""
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
@@ -87,37 +87,37 @@ class PGD(Attack):
         if self.start == "zero" and self.restarts > 1:
             raise BadOption(f"{self.restarts} restarts of a PGD from zero are all the same; start from uniform")
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams) -> Tensor:
-        """(B,C,H,W) where the walks end."""
-        loss = LOSSES[self.loss]
-        radius = torch.full(y.shape, eps, dtype=x.dtype, device=x.device)
-        own = streams.fork(repr(self))
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
+    ) -> Attributed:
+        """(B,C,H,W) where the walks end; an image is done with the first iterate that breaks it."""
+        standing = Standing(model, x, y)
+        loss, own = LOSSES[self.loss], streams.fork(repr(self))
+        logits = torch.empty(0)
 
-        def walk(restart: int) -> Tensor:
-            start = norm.noise(own.fork(restart), x, radius) if self.start == "uniform" else torch.zeros_like(x)
-            return ascend(
-                lambda adv: loss(model(adv), y),
-                x,
-                radius,
-                self.stride * radius,
-                steps=self.steps,
-                start=start,
-                norm=norm,
-            )
+        def gain(adv: Tensor) -> Tensor:
+            nonlocal logits
+            logits = standing.logits(adv)
+            return loss(logits, standing.y)
 
-        best = walk(0)
-        if self.restarts == 1:
-            return best
-        with torch.no_grad():
-            height = margin(model(best), y)
-        for restart in range(1, self.restarts):
-            adv = walk(restart)
-            with torch.no_grad():
-                reached = margin(model(adv), y)
-            better = reached > height
-            best[better] = adv[better]
-            height = height.maximum(reached)
-        return best
+        def leave(adv: Tensor) -> Tensor | None:
+            standing.backwards[standing.rows] += 1
+            return standing.see(adv, logits.detach())
+
+        for restart in range(self.restarts):
+            radius = torch.full(standing.y.shape, eps, dtype=x.dtype, device=x.device)
+            drawn = own.fork(restart).select(standing.rows)
+            start = norm.noise(drawn, standing.x, radius) if self.start == "uniform" else torch.zeros_like(standing.x)
+            stride = self.stride * radius
+            last = ascend(gain, standing.x, radius, stride, steps=self.steps, start=start, norm=norm, leave=leave)
+            if self.restarts == 1:
+                return standing.answer(last)
+            if len(standing):
+                with torch.no_grad():
+                    standing.see(last, standing.logits(last))
+            if not len(standing):
+                break
+        return standing.answer()
 
     def passes(self, classes: int) -> Passes:
         """One of each per step, and a forward one per walk where walks are compared."""

@@ -6,13 +6,14 @@ Importing this file imports no torch: names can be listed at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
+from bench.eps import parse_eps
 from bench.errors import BadBudget, BadOption, UnknownName
 from bench.identity import canonical, fingerprint
 from bench.registry import Registry
@@ -33,16 +34,33 @@ ATTACKS: Registry[Attack] = Registry(
             "pgd-trades": "bench.attacks.first_order:PGD_TRADES",
             "cw": "bench.attacks.first_order:CW",
             "pgd-100": "bench.attacks.first_order:PGD_100",
+            "apgd-ce": "bench.attacks.apgd:APGD_CE",
+            "apgd-dlr": "bench.attacks.apgd:APGD_DLR",
+            "apgd-dlr-5": "bench.attacks.apgd:APGD_DLR_5",
+            "apgd-t": "bench.attacks.apgd:APGD_T",
+            "fab": "bench.attacks.fab:FAB_UNTARGETED",
+            "fab-t": "bench.attacks.fab:FAB_T",
+            "square": "bench.attacks.square:SQUARE",
+            "quick": "bench.attacks.quick:QUICK",
             "autoattack": "bench.attacks.autoattack:AUTOATTACK",
+            "autoattack-reference": "bench.attacks.reference:REFERENCE",
         }
     ),
 )
 
 _STANDARD = ("fgsm", "pgd-sat", "pgd-trades", "cw", "autoattack")
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"smoke": ("fgsm", "pgd-sat"), "standard": _STANDARD, "full": (*_STANDARD, "pgd-100")}
+    {
+        "smoke": ("fgsm", "pgd-sat"),
+        "quick": ("quick",),
+        "screen": ("pgd-sat",),
+        "autoattack": ("autoattack",),
+        "standard": _STANDARD,
+        "full": (*_STANDARD, "pgd-100", "apgd-dlr-5", "autoattack@L2:128/255", "pgd-sat@Linf:1"),
+    }
 )
-"""Line-ups by name, from the cheapest to the dearest attack."""
+"""Line-ups by name, from the cheapest to the dearest attack. `full` adds restarts, the L2 threat model that is
+customary for 32x32 images, and an unbounded check: within the whole box nothing should survive."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,8 @@ class Trial:
         seed: names the randomness.
         precision: in which the attack sees the model; it is judged in fp32 in any case.
         batch_size: images per batch if the result depends on it, else None.
+        eot: answers of a random model whose mean the attack sees; 1 for the plain model.
+        votes: answers of a random model that decide, in the clean trial too; 1 for the plain model.
     """
 
     name: str
@@ -66,6 +86,8 @@ class Trial:
     seed: int = 0
     precision: Precision = "fp32"
     batch_size: int | None = None
+    eot: int = 1
+    votes: int = 1
 
     @property
     def lineup(self) -> tuple[str, ...]:
@@ -78,7 +100,7 @@ class Trial:
     def spec(self) -> Mapping[str, Any]:
         """Everything that changes the result, as JSON values."""
         if self.attack is None:
-            return {"attack": None}
+            return {"attack": None} | self._random
         return {
             "attack": described(self.attack),
             "norm": self.norm,
@@ -86,7 +108,14 @@ class Trial:
             "seed": self.seed,
             "precision": self.precision,
             **({"batch_size": self.batch_size} if self.attack.batch_dependent else {}),
-        }
+        } | self._random
+
+    @property
+    def _random(self) -> dict[str, Any]:
+        """What is asked of a random model, whose results depend on the batch too; nothing for a plain one."""
+        if self.eot == self.votes == 1:
+            return {}
+        return {"eot": self.eot, "votes": self.votes, "batch_size": self.batch_size}
 
     @cached_property
     def attack_id(self) -> str:
@@ -101,33 +130,64 @@ CLEAN = Trial("clean")
 def described(attack: Attack) -> dict[str, Any]:
     """An attack as JSON values: what it is, the version of its code and of what it uses, and its fields.
 
-    The package is named but not the file, so that moving a class leaves its results valid.
+    Attacks among its fields are described likewise. The package is named but not the file, so that moving a class
+    leaves its results valid.
     """
     kind = type(attack)
     about: dict[str, Any] = {"is": f"{kind.__module__.partition('.')[0]}:{kind.__qualname__}", "version": kind.version}
     if kind.uses:
         about["uses"] = {distribution: version(distribution) for distribution in kind.uses}
-    return about | {"fields": {f.name: getattr(attack, f.name) for f in fields(attack)}}  # type: ignore[arg-type]
+    values = {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]
+    parts = {name: described(cast("Attack", value)) for name, value in values.items() if is_dataclass(value)}
+    return about | {"fields": values | parts}
 
 
-def lineup_of(wanted: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of attacks from the name of a suite, or from names of attacks, each once and without `clean`.
+class Order(NamedTuple):
+    """An attack as it is asked for, `pgd-sat` or `pgd-sat@L2:1/2`; without a budget it takes that of the rest."""
+
+    name: str
+    norm: str | None = None
+    eps: Fraction | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """What `text` asks for.
+
+        Raises:
+            UnknownName: no attack is called so.
+            BadBudget: what follows the @ is no norm and radius.
+        """
+        name, at, budget = text.partition("@")
+        known = ATTACKS.names()
+        if ":" in name:
+            from bench.attacks import external  # here, because it imports torch
+
+            name = str(external.parse(name))
+        elif name not in known and name != CLEAN.name:
+            raise UnknownName.among("attack", name, [*known, CLEAN.name], ATTACKS.see)
+        if not at:
+            return cls(name)
+        norm, colon, eps = budget.partition(":")
+        if not (norm and colon):
+            raise BadBudget(f"{text!r} names no budget after the @; write attack@norm:eps, such as autoattack@L2:1/2")
+        return cls(name, norm, parse_eps(eps))
+
+
+def orders_of(wanted: str | Sequence[str]) -> tuple[Order, ...]:
+    """Attacks from the name of a suite, or from attacks as they are asked for, each once and without `clean`.
 
     Raises:
         UnknownName: no suite, or no attack, is called so.
+        BadBudget: an attack is asked for with a budget that is none.
         BadOption: no name at all.
     """
     if isinstance(wanted, str):
         if wanted not in SUITES:
             raise UnknownName.among("suite", wanted, SUITES, "'evenbench list suites'")
-        return SUITES[wanted]
+        wanted = SUITES[wanted]
     if not wanted:
         raise BadOption("no attack was named; name some, such as pgd-sat,cw, or a suite")
-    known = ATTACKS.names()
-    for name in wanted:
-        if name not in known and name != CLEAN.name:
-            raise UnknownName.among("attack", name, [*known, CLEAN.name], ATTACKS.see)
-    return tuple(name for name in dict.fromkeys(wanted) if name != CLEAN.name)
+    return tuple(order for order in dict.fromkeys(map(Order.parse, wanted)) if order.name != CLEAN.name)
 
 
 def plan(
@@ -142,9 +202,9 @@ def plan(
     """The trials that a suite or a list of attacks stands for, the clean one first.
 
     Args:
-        wanted: name of a suite, or names of attacks.
-        norm: name of the geometry of the ball.
-        eps: exact radius, larger than 0.
+        wanted: name of a suite, or attacks as they are asked for (`Order`).
+        norm: name of the geometry of the ball, where an attack does not name its own.
+        eps: exact radius, larger than 0, likewise.
         seed: names the randomness.
         precision: "fp32" or "bf16", in which the attacks see the model.
         batch_size: images per batch; part of a trial only where the result depends on it.
@@ -157,8 +217,9 @@ def plan(
     """
     from bench.norms import norm as norm_called  # here, because it imports torch
 
-    names = lineup_of(wanted)
-    norm_called(norm)
+    orders = orders_of(wanted)
+    for geometry in (norm, *(order.norm for order in orders if order.norm)):
+        norm_called(geometry)
     if eps <= 0:
         raise BadBudget(f"eps is {eps}; a budget must be larger than 0, such as 8/255")
     if precision not in get_args(Precision):
@@ -167,18 +228,53 @@ def plan(
         raise BadOption(f"batch size {batch_size} is too small; at least 1 image is needed")
     seen: Precision = "bf16" if precision == "bf16" else "fp32"
     suffix = "" if seen == "fp32" else f"-{seen}"  # on every board beside its name, not only in its fingerprint
-    attacks = {name: checked(name, ATTACKS.get(name)) for name in names}
-    return CLEAN, *(
-        Trial(name + suffix, attack, norm, eps, seed, seen, batch_size if attack.batch_dependent else None)
-        for name, attack in attacks.items()
-    )
+
+    def trial(order: Order) -> Trial:
+        attack = checked(order.name, attack_called(order.name, order.norm or norm))
+        return Trial(
+            order.name + suffix,
+            attack,
+            order.norm or norm,
+            order.eps or eps,
+            seed,
+            seen,
+            batch_size if attack.batch_dependent else None,
+        )
+
+    return CLEAN, *dict.fromkeys(map(trial, orders))
 
 
-def check_classes(trials: Sequence[Trial], classes: int) -> None:
-    """Refuse attacks that cannot work on so few classes, before any work.
+def attack_called(name: str, norm: str) -> Attack:
+    """A registered attack, or `library:Name` of another library, which must be able to work in that norm."""
+    if ":" not in name:
+        return ATTACKS.get(name)
+    from bench.attacks import external
+
+    return external.parse(name).held_to(norm)
+
+
+def for_random_model(trials: Sequence[Trial], *, eot: int, votes: int, batch_size: int) -> tuple[Trial, ...]:
+    """The trials with attacks that see the mean of `eot` answers, judged by the majority of `votes`; both are named.
 
     Raises:
-        BadOption: one needs more.
+        BadOption: a count below 1.
+    """
+    if min(eot, votes) < 1:
+        raise BadOption(f"{eot} answers and {votes} votes of a random model: at least 1 of each is needed")
+    suffix = f"-eot{eot}" * (eot > 1) + f"-votes{votes}" * (votes > 1)
+
+    def asked(trial: Trial) -> Trial:
+        name = trial.name + suffix if trial.attack else trial.name
+        return replace(trial, name=name, batch_size=batch_size, eot=eot, votes=votes)
+
+    return tuple(map(asked, trials)) if suffix else tuple(trials)
+
+
+def fitted(trials: Sequence[Trial], classes: int) -> tuple[Trial, ...]:
+    """The trials as they are run on K classes, before any work.
+
+    Raises:
+        BadOption: an attack cannot work on so few.
     """
     for trial in trials:
         if trial.attack is not None and classes < trial.attack.min_classes:
@@ -186,6 +282,7 @@ def check_classes(trials: Sequence[Trial], classes: int) -> None:
                 f"attack {trial.name!r} needs at least {trial.attack.min_classes} classes, the data have {classes}; "
                 "name other attacks, such as pgd-sat and cw"
             )
+    return tuple(replace(trial, attack=trial.attack and trial.attack.fitted(classes)) for trial in trials)
 
 
 def checked(name: str, attack: Attack) -> Attack:

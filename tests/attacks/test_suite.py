@@ -11,9 +11,9 @@ import pytest
 
 from bench.attacks import suite
 from bench.attacks.attack import Attack
-from bench.attacks.autoattack import LINEUP
 from bench.attacks.first_order import PGD
-from bench.attacks.suite import ATTACKS, CLEAN, SUITES, Trial, checked, plan
+from bench.attacks.reference import LINEUP
+from bench.attacks.suite import ATTACKS, CLEAN, SUITES, Order, Trial, checked, fitted, plan
 from bench.errors import BadBudget, BadOption, UnknownName
 from bench.identity import canonical, fingerprint
 
@@ -26,7 +26,7 @@ def trials(wanted="standard", **options) -> dict[str, Trial]:
 
 def test_suites_hold_registered_attacks_and_grow():
     for names in SUITES.values():
-        assert set(names) <= set(ATTACKS.names())
+        assert {Order.parse(name).name for name in names} <= set(ATTACKS.names())
     assert set(SUITES["smoke"]) < set(SUITES["standard"]) < set(SUITES["full"])
     assert SUITES["standard"] == ("fgsm", "pgd-sat", "pgd-trades", "cw", "autoattack")
 
@@ -43,7 +43,7 @@ def test_the_fingerprint_holds_what_changes_the_result():
     assert base.spec == {
         "attack": {
             "is": "bench:PGD",
-            "version": 1,
+            "version": 2,
             "fields": {"steps": 20, "stride": 0.25, "loss": "cross_entropy", "start": "uniform", "restarts": 1},
         },
         "norm": "Linf",
@@ -74,12 +74,44 @@ def test_the_name_and_equal_radii_change_nothing():
 
 
 def test_only_the_reference_autoattack_depends_on_the_batch_size():
-    small, large = trials(batch_size=10), trials(batch_size=100)
+    small, large = (trials(ATTACKS.names(), batch_size=size) for size in (10, 100))
     unlike = [name for name in small if small[name].attack_id != large[name].attack_id]
-    assert unlike == ["autoattack"]
-    assert small["autoattack"].batch_size == 10
+    assert unlike == ["autoattack-reference"]
+    assert small["autoattack-reference"].batch_size == 10
     assert small["cw"].batch_size is None
-    assert "pyautoattack" in small["autoattack"].spec["attack"]["uses"]
+    assert "pyautoattack" in small["autoattack-reference"].spec["attack"]["uses"]
+
+
+def test_an_attack_may_bring_its_own_budget():
+    own, rest = plan(["pgd-sat@L2:1/2", "cw"], eps=EPS, batch_size=10)[1:]
+    assert (own.name, own.norm, own.eps) == ("pgd-sat", "L2", Fraction(1, 2))
+    assert (rest.name, rest.norm, rest.eps) == ("cw", "Linf", EPS)
+    assert own.attack_id == plan(["pgd-sat"], norm="L2", eps=Fraction(1, 2), batch_size=10)[1].attack_id
+    twice = plan(["cw", "cw@Linf:8/255"], eps=EPS, batch_size=10)
+    assert len(twice) == 2  # one trial beside the clean one
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("cw@L2", "names no budget after the @; write attack@norm:eps"),
+        ("cw@:0.5", "names no budget after the @"),
+        ("cw@L2:much", "eps 'much' is no number"),
+        ("cw@L7:0.5", "norm 'L7' is not supported"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(text, complaint):
+    with pytest.raises(BadBudget, match=complaint):
+        plan([text], eps=EPS, batch_size=10)
+
+
+def test_too_few_classes_change_the_attack_and_its_fingerprint():
+    before = plan(["autoattack", "fgsm"], eps=EPS, batch_size=10)
+    ten, three = (fitted(before, classes) for classes in (10, 3))
+    assert ten == before
+    assert [a.attack_id == b.attack_id for a, b in zip(before, three, strict=True)] == [True, False, True]
+    parts = three[1].spec["attack"]["fields"]
+    assert (parts["apgd_t"]["fields"]["loss"], parts["apgd_t"]["fields"]["targets"]) == ("margin", 2)
 
 
 def test_clean_is_always_the_same_trial():
@@ -109,21 +141,23 @@ def test_lineups_are_what_broken_by_counts():
 
 
 def test_a_trial_can_be_sent_to_a_worker_and_its_spec_stored():
-    for trial in trials("full").values():
+    for trial in plan("full", eps=EPS, batch_size=100):
         again = pickle.loads(pickle.dumps(trial))
         assert (again, again.attack_id) == (trial, trial.attack_id)
         assert fingerprint(json.loads(canonical(trial.spec))) == trial.attack_id
 
 
 def test_forecasts_in_passes():
-    assert {trial.name: sum(trial.attack.passes(10)) for trial in trials("full").values() if trial.attack} == {
+    assert {trial.name: sum(trial.attack.passes(10)) for trial in trials("standard").values() if trial.attack} == {
         "fgsm": 2,
         "pgd-sat": 40,
         "pgd-trades": 40,
         "cw": 60,
-        "autoattack": 7857 + 1910,
-        "pgd-100": 5 * 201,
+        "autoattack": 101 + 910 + 910 + 5001 + 100 + 900 + 900,
     }
+    reference = trials(["autoattack-reference", "pgd-100"])
+    assert sum(reference["autoattack-reference"].attack.passes(10)) == 7857 + 1910
+    assert sum(reference["pgd-100"].attack.passes(10)) == 5 * 201
 
 
 def test_unknown_names_are_told_with_the_nearest_one():
@@ -164,4 +198,4 @@ def test_what_cannot_be_fingerprinted_is_refused(thing):
 def test_listing_names_imports_no_torch():
     code = f"import sys, {suite.__name__} as s; s.ATTACKS.names(); print('torch' in sys.modules, sorted(s.SUITES))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "False ['full', 'smoke', 'standard']"
+    assert out.strip() == "False ['autoattack', 'full', 'quick', 'screen', 'smoke', 'standard']"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.autoattack import LINEUP, AutoAttackReference
+from bench.attacks.reference import LINEUP, AutoAttackReference
 from bench.data import load
 from bench.errors import BadModel
 from bench.metering import Meter

@@ -1,0 +1,52 @@
+"""Smallest moves onto a hyperplane without leaving the box of the pixels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.norms import Norm
+
+NEWTON_STEPS = 6
+"""Exact up to rounding where the hyperplane is at most half as far as the box allows; FAB's are much nearer. At the
+very edge of what the box allows a move ends up to 4 % short of the hyperplane, never beyond it."""
+FAR, TINY = 1e30, 1e-30
+
+
+def moves_onto(points: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Tensor:
+    """The smallest moves that take points of [0, 1] onto a hyperplane and keep them in [0, 1].
+
+    Such a move follows the norm's steepest direction, and pixels that meet the box stay there: pixel by pixel it is
+    sign * min(length * |steepest|, room). What it gains grows with the length, piecewise linearly and ever more
+    slowly, so that Newton's method from 0 climbs to the right length and never beyond. That takes a tenth of the time
+    of sorting the pixels by when they meet the box.
+
+    Args:
+        points: (P,B,...) P points for each hyperplane.
+        normal: (B,...) normal vectors.
+        gap: (P,B) what the scalar product of normal and move shall be.
+        norm: geometry in which a move is small.
+
+    Returns:
+        (P,B,...) moves. Where the box does not reach the hyperplane, every pixel goes as near as it can; where the
+        normal is 0, none moves.
+
+    Source: the problem is that of Croce and Hein 2020 (FAB), section 2; solved there by sorting.
+    """
+    weight = normal.flatten(1).abs()
+    steepest = norm.steepest(normal).flatten(1).abs()
+    unit = (weight * steepest).sum(1, keepdim=True).clamp(min=TINY)  # gained by a move of size 1, were there no box
+    weight, need = weight / unit, gap.abs() / unit[:, 0]
+    rate = weight * steepest
+    way = normal.flatten(1).sign() * gap.sign()[..., None]
+    room = (1 + way) / 2 - way * points.flatten(2)
+    length, move, work = need.clone(), torch.empty_like(room), torch.empty_like(room)
+    for _ in range(NEWTON_STEPS):  # in two buffers: allocating anew costs several times the arithmetic
+        torch.mul(length[..., None], steepest, out=move)
+        torch.minimum(move, room, out=move)
+        missing = need - torch.mul(weight, move, out=work).sum(2)
+        free = torch.sub(room, move, out=work).mul_(FAR).clamp_(max=1)  # 1 where room is left; a comparison is slow
+        length += missing / free.mul_(rate).sum(2).clamp(min=TINY)
+    length = length.masked_fill((weight * room).sum(2) <= need, FAR)
+    torch.mul(length[..., None], steepest, out=move)
+    return torch.minimum(move, room, out=move).mul_(way).reshape(points.shape)

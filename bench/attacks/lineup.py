@@ -1,0 +1,58 @@
+"""Attacks in a row, each on what the ones before left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.attack import Attributed, Passes
+from bench.attacks.standing import Search, Standing
+from bench.norms import Norm
+from bench.streams import Streams
+
+
+@dataclass(frozen=True)
+class LineUp(Search):
+    """Inherit from it, with the attacks as fields in their order and their names in `lineup`.
+
+    An image leaves with the first attack that breaks it; of one that survives all, the iterate of the largest margin
+    over all attacks is returned.
+    """
+
+    @property
+    def parts(self) -> tuple[Search, ...]:
+        """The attacks."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
+    ) -> Attributed:
+        """What becomes of the images, and which attack broke each."""
+        standing = Standing(model, x, y)
+        by = torch.full_like(y, -1)
+        for position, part in enumerate(self.parts):
+            part.search(standing, eps=eps, norm=norm, streams=streams)
+            standing.settle()
+            by = by.where((by >= 0) | ~standing.fallen, position)
+            if not len(standing):
+                break
+        return standing.answer()._replace(by=by)
+
+    def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
+        """Run all, within a longer line-up."""
+        for part in self.parts:
+            if len(standing):
+                part.search(standing, eps=eps, norm=norm, streams=streams)
+                standing.settle()
+
+    def fitted(self, classes: int) -> Self:
+        """Every attack as it is run on K classes."""
+        return replace(self, **{field.name: getattr(self, field.name).fitted(classes) for field in fields(self)})
+
+    def passes(self, classes: int) -> Passes:
+        """The sum over the attacks."""
+        counts = [part.passes(classes) for part in self.parts]
+        return Passes(sum(count.forwards for count in counts), sum(count.backwards for count in counts))

@@ -1,0 +1,170 @@
+"""The images of a batch that still stand: an attack works on them alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.attack import Attack, Attributed
+from bench.attacks.engine import gradient
+from bench.losses import margin
+from bench.norms import Norm, per_image
+from bench.streams import Streams
+
+FALLEN = torch.inf
+"""Height of an image that is broken."""
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B,K) and true classes (B,) to what is climbed, (B,)."""
+
+
+def patience(device: torch.device) -> int:
+    """How many iterates are looked at between two searches for fallen images.
+
+    On the CPU an image leaves with the iterate that breaks it. On a GPU to ask who has fallen makes the host wait for
+    the device, which costs more than a few passes in vain.
+    """
+    return 1 if device.type == "cpu" else 10
+
+
+class Standing:
+    """Images that still stand; those that fall leave at once, with the image that broke them.
+
+    Of an image that never falls the iterate of the largest margin is kept: the one nearest to being broken, by a
+    measure that is the same for every loss, target and attack.
+
+    Attributes:
+        model: pixels to logits, as the attack sees it. Where it has an attribute `confirm`, an image has fallen only
+            if that agrees: it classifies in fp32 what was found in another precision.
+        rows: (A,) int64, positions of the standing images in the batch.
+        x: (A,C,H,W) those images, unperturbed.
+        y: (A,) their classes.
+        near: (A,C,H,W) for each the iterate of the largest margin so far; x before the first.
+        height: (A,) that margin; -inf before the first.
+        forwards: (B,) int64, passes of every image of the batch so far.
+        backwards: (B,) likewise.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        """All images of a batch (B,C,H,W) with their classes (B,) stand."""
+        self.model = model
+        self.rows = torch.arange(len(y), device=y.device)
+        self.x, self.y, self.near = x, y, x
+        self.height = torch.full(y.shape, -torch.inf, dtype=x.dtype, device=x.device)
+        self.forwards, self.backwards = torch.zeros_like(y), torch.zeros_like(y)
+        self._adv = x.clone()
+        self._fallen = torch.zeros_like(y, dtype=torch.bool)
+        self._patience = patience(x.device)
+        self._unasked = 0
+
+    def __len__(self) -> int:
+        """How many stand."""
+        return len(self.rows)
+
+    @property
+    def fallen(self) -> Tensor:
+        """(B,) bool, who has left."""
+        return self._fallen
+
+    def logits(self, adv: Tensor) -> Tensor:
+        """(A,K) what the model answers to an iterate (A,C,H,W): a forward pass each."""
+        self.forwards[self.rows] += 1
+        answer: Tensor = self.model(adv)
+        return answer
+
+    def slope(self, adv: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (A,K), objective (A,) and its gradient (A,C,H,W) at an iterate: a forward and a backward pass each."""
+        logits, values, grads = self.slopes(adv, [objective])
+        return logits, values[:, 0], grads[:, 0]
+
+    def slopes(self, adv: Tensor, objectives: Sequence[Objective]) -> tuple[Tensor, Tensor, Tensor]:
+        """As `slope` for T objectives: (A,K), (A,T), (A,T,C,H,W); one forward pass each and T backward ones."""
+        adv = adv.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.logits(adv)
+            values = [objective(logits, self.y) for objective in objectives]
+        grads = [gradient(value, adv, again=value is not values[-1]) for value in values]
+        self.backwards[self.rows] += len(grads)
+        return logits.detach(), torch.stack(values, 1).detach(), torch.stack(grads, 1)
+
+    @torch.no_grad()
+    def see(self, adv: Tensor, logits: Tensor, within: Tensor | None = None) -> Tensor | None:
+        """Look at an iterate: who falls leaves.
+
+        Args:
+            adv: (A,C,H,W) the iterate.
+            logits: (A,K) the model's answer to it.
+            within: (A,) bool, whose iterate lies in its ball and counts; None where all do.
+
+        Returns:
+            (a,) positions among the A of those that still stand, to select the attack's own state by; None where all
+            do.
+        """
+        height = margin(logits, self.y).where(logits.argmax(1) == self.y, FALLEN)
+        if within is not None:
+            height = height.where(within, -torch.inf)
+        better = height > self.height
+        self.near = adv.where(per_image(better, adv), self.near)
+        self.height = self.height.maximum(height)
+        self._unasked += 1
+        return self.settle() if self._unasked >= self._patience else None
+
+    @torch.no_grad()
+    def settle(self) -> Tensor | None:
+        """Let the fallen leave now; as `see`."""
+        self._unasked = 0
+        fallen = (self.height == FALLEN).nonzero()[:, 0]
+        confirm = getattr(self.model, "confirm", None)
+        if len(fallen) and confirm is not None:
+            logits = confirm(self.near[fallen])
+            self.forwards[self.rows[fallen]] += 1
+            right = logits.argmax(1) == self.y[fallen]
+            self.height[fallen[right]] = margin(logits, self.y[fallen])[right]
+            fallen = fallen[~right]
+        if not len(fallen):
+            return None
+        self._adv[self.rows[fallen]] = self.near[fallen]
+        self._fallen[self.rows[fallen]] = True
+        stay = (self.height != FALLEN).nonzero()[:, 0]
+        self.rows, self.x, self.y = self.rows[stay], self.x[stay], self.y[stay]
+        self.near, self.height = self.near[stay], self.height[stay]
+        return stay
+
+    def answer(self, last: Tensor | None = None) -> Attributed:
+        """What became of the batch; of those that stand the nearest iterate, or the `last` one (A,C,H,W) if given."""
+        stay = self.settle()
+        if last is None:
+            last = self.near
+        elif stay is not None:
+            last = last[stay]
+        self._adv[self.rows] = last
+        by = torch.where(self._fallen, 0, -1)
+        return Attributed(self._adv.detach(), by, self.forwards, self.backwards)
+
+
+@dataclass(frozen=True)
+class Search(Attack):
+    """An attack that works on standing images, by itself or in a line-up, with the same result in both."""
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
+    ) -> Attributed:
+        """What becomes of the images; see `Attack`."""
+        standing = Standing(model, x, y)
+        self.search(standing, eps=eps, norm=norm, streams=streams)
+        return standing.answer()
+
+    @abstractmethod
+    def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
+        """Try to break those that stand, of whom there is one at least.
+
+        Args:
+            standing: the images; every iterate that may count is shown to it.
+            eps: radius of the ball.
+            norm: its geometry.
+            streams: randomness of the whole batch; `streams.select(standing.rows)` is that of those that stand.
+        """
