@@ -1,0 +1,95 @@
+"""Keep the adversarial images that attacks find, as perturbations. One safetensors file per chunk and attack.
+
+    FOLDER/<checkpoint>/<attack>-<fingerprint>/<first sample>.safetensors
+
+The chunk is the unit that is done or not done, and its file is written before its outcomes are stored. So a kill costs
+the chunk in flight at most, whatever is stored has its images, and nothing has to be merged; a chunk that is done again
+writes the same file again. `bench.evidence` reads them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench.attacks.suite import Trial
+from bench.data import Images
+from bench.eps import show_eps
+from bench.errors import BadData, DiskFull
+from bench.identity import canonical
+
+FORMAT = 1
+RECORD = "evenbench-adversarials"
+"""The metadata entry that says what a file holds."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes the adversarial images of one network, as `bench.judge.Keep`.
+
+    Attributes:
+        folder: where.
+        images: what is attacked.
+        checkpoint_id: of the network.
+    """
+
+    folder: Path
+    images: Images
+    checkpoint_id: str
+
+    def __call__(self, trial: Trial, sample: npt.NDArray[np.uint32], delta: Tensor) -> None:
+        """Write a chunk, complete or not at all.
+
+        Args:
+            trial: what found them.
+            sample: (B,) row of each image in its split.
+            delta: (B,C,H,W) float32, what was added to the clean images; on the CPU.
+
+        Raises:
+            DiskFull: no space is left.
+            BadData: the place cannot be written.
+        """
+        about = {
+            "format": FORMAT,
+            "dataset": self.images.name,
+            "split": self.images.split,
+            "dataset_id": self.images.dataset_id,
+            "checkpoint_id": self.checkpoint_id,
+            "attack": trial.name,
+            "attack_id": trial.attack_id,
+            "spec": trial.spec,
+            "norm": trial.norm,
+            "eps": show_eps(trial.eps),
+        }
+        tensors = {"delta": delta.contiguous(), "sample": torch.from_numpy(sample.astype(np.int64))}
+        path = self.place(trial) / f"{int(sample.min()):08d}.safetensors"
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, partial, {RECORD: canonical(about)})
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(path)
+        except (OSError, SafetensorError) as problem:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            if full or "No space left" in str(problem):
+                raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
+            raise BadData(f"{path} cannot be written ({problem}); choose another --keep-adversarials") from None
+
+    def place(self, trial: Trial) -> Path:
+        """The folder of an attack's files."""
+        name = re.sub(r"[^\w.+=-]+", "-", trial.name).strip("-")
+        return self.folder / self.checkpoint_id / f"{name}-{trial.attack_id}"

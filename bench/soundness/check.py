@@ -1,0 +1,70 @@
+"""What a soundness check is: a question to a model under examination, and how its answer is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from bench.errors import BenchError
+from bench.soundness.subject import NotRun, Subject
+from bench.verdicts import Judgement, Verdict
+
+
+class Finding(NamedTuple):
+    """What a check measured."""
+
+    verdict: Judgement
+    value: float | None
+    n: int
+    """Samples it was measured on."""
+    detail: str
+    """One line for a person."""
+
+
+def ruling(*, fail: bool = False, warn: bool = False) -> Judgement:
+    """The graver of what is true."""
+    return "fail" if fail else "warn" if warn else "pass"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question to a model under examination.
+
+    Attributes:
+        name: as it is stored and shown.
+        asks: the question, in a line.
+        threshold: what its value is held against; None for one that only reports.
+        find: measures and judges.
+        version: raised when its meaning changes.
+    """
+
+    name: str
+    asks: str
+    threshold: float | None
+    find: Callable[[Subject], Finding]
+    version: int = 1
+
+    def __call__(self, subject: Subject) -> Verdict:
+        """The verdict; "not-run" with the reason where it cannot be had."""
+        try:
+            finding = self.find(subject)
+        except torch.OutOfMemoryError:
+            finding = Finding("not-run", None, 0, "out of memory; give a smaller batch size")
+        except (NotRun, BenchError) as reason:
+            finding = Finding("not-run", None, 0, " ".join(str(reason).split()))
+        return Verdict(
+            self.name, finding.value, self.threshold, finding.verdict, finding.n, finding.detail, self.version
+        )
+
+
+def check(name: str, threshold: float | None = None) -> Callable[[Callable[[Subject], Finding]], Check]:
+    """Make a check of a function; the first line of its docstring is the question."""
+
+    def made(find: Callable[[Subject], Finding]) -> Check:
+        asks = (find.__doc__ or "").strip().splitlines()[0]
+        return Check(name, asks, threshold, find)
+
+    return made

@@ -1,0 +1,84 @@
+"""Checks of the model's gradient: whether attacks that follow it can find their way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.errors import BadModel
+from bench.losses import margin
+from bench.soundness.chance import beyond
+from bench.soundness.check import Finding, check, ruling
+from bench.soundness.subject import NotRun, Subject
+
+RARE, COMMON = 0.001, 0.01
+"""Share of images with a useless gradient from which on a model is warned of, and from which on it fails."""
+PROBED = 32
+"""Images whose gradient is held against differences."""
+DIRECTIONS = 16
+"""Random directions for each."""
+REACH = 1 / 8
+"""Length of a difference to either side, as a share of eps: half a step of the customary PGD."""
+
+
+@check("zero-gradient", COMMON)
+def zero_gradient(subject: Subject) -> Finding:
+    """Does every image have a gradient that is not zero everywhere?
+
+    The value is the share of images where it is zero, of the cross-entropy or of the DLR, at the image or at a random
+    start; it fails beyond 1 % and warns beyond 0.1 %.
+
+    Source: AutoAttack's flag (checks.py), which looks at the DLR alone; Pintor et al. 2022, indicator 1.
+    """
+    return useless(subject.flaws.zero, "zero")
+
+
+@check("nan-gradient", COMMON)
+def nan_gradient(subject: Subject) -> Finding:
+    """Does every image have a gradient of finite numbers?
+
+    Measured and judged as zero gradients are.
+
+    Source: Athalye et al. 2018, section 3 (numerical instability); Pintor et al. 2022.
+    """
+    return useless(subject.flaws.nan, "NaN or infinite")
+
+
+def useless(flawed: Tensor, kind: str) -> Finding:
+    """What a share of useless gradients means."""
+    n, count = len(flawed), int(flawed.sum())
+    verdict = ruling(fail=beyond(count, n, COMMON), warn=beyond(count, n, RARE))
+    return Finding(verdict, count / n, n, f"{count} of {n} images have a gradient that is {kind}")
+
+
+@check("finite-difference", 0.5)
+def finite_difference(subject: Subject) -> Finding:
+    """Does the gradient foretell how the margin changes along random directions?
+
+    The value is the median over images, each moved to a random start, of the cosine between the slopes that autograd
+    says and the differences that are seen, on 16 random directions of an eighth of eps to either side. Below the
+    threshold the graph is interrupted or the gradient is shattered, and it fails.
+
+    Source: Athalye et al. 2018, section 3 (shattered gradients); Pintor et al. 2022.
+    """
+    n = min(PROBED, len(subject.chunk.y))
+    y, reach = subject.chunk.y[:n], REACH * subject.radius[:n, None, None, None]
+    room = reach.clamp(max=0.05)
+    x = subject.near[:n].clamp(room, 1 - room)  # off the border of the box, where a model may clamp its pixels
+    try:
+        grad = subject.slope(x, y, "margin")
+    except BadModel as problem:
+        return Finding("fail", 0, n, f"{problem}; take torch.no_grad, detach and numpy out of its forward")
+    said, seen = [], []
+    streams = subject.streams.select(torch.arange(n, device=x.device)).fork("directions")
+    for k in range(DIRECTIONS):
+        step = reach * subject.norm.steepest(streams.normal(tuple(x.shape[1:]), k))
+        ahead, back = (margin(subject.logits(place, subject.search), y) for place in (x + step, x - step))
+        seen.append((ahead - back) / 2)
+        said.append((grad * step).flatten(1).sum(1))
+    cosine = torch.nn.functional.cosine_similarity(torch.stack(said, 1), torch.stack(seen, 1), dim=1, eps=1e-30)
+    if not cosine.isfinite().all():
+        raise NotRun("the gradient is not finite")
+    value = float(cosine.median())
+    detail = f"median cosine over {n} images; a quarter of them lies below {float(cosine.quantile(0.25)):.2f}"
+    return Finding(ruling(fail=value < 0.5), value, n, detail)
