@@ -1,14 +1,18 @@
 """A bundle: the facts of a database as a folder of Parquet files, to commit, to send and to merge.
 
 One file per table and `manifest.json` with the SHA-256 and the row count of each. Only complete evaluations are
-written, with the checkpoints (and their teachers), data sets, attacks and epochs that they need.
+written, with the checkpoints (and their teachers), data sets, attacks and epochs that they need, and all verdicts of
+soundness checks on these checkpoints.
 
 Two databases with the same facts give the same bytes: rows are sorted by content, evaluations are numbered by the
 order of their keys, chunks are summed per evaluation, and wall times, which no two machines share, are left out. An
 imported evaluation therefore has its forward and backward counts, and NULL for `seconds`.
 
 Where an evaluation is in the database already, the database's own outcomes stay; where it is there in part, the part is
-replaced by the bundle's whole, since two runs may have cut their chunks differently.
+replaced by the bundle's whole, since two runs may have cut their chunks differently. A verdict of the database stays
+too, unless the bundle's is of a newer version of the check.
+
+A bundle of an earlier schema is read as well; what it lacks is NULL.
 """
 
 from __future__ import annotations
@@ -41,7 +45,10 @@ CREATE TEMP TABLE line AS
 """The evaluations to write, with their new numbers, and the checkpoints behind them, teachers of teachers included."""
 
 _TABLES = {
-    "datasets": "SELECT * FROM datasets SEMI JOIN complete_evaluations USING (dataset_id) ORDER BY dataset_id",
+    "datasets": (
+        "SELECT * FROM datasets WHERE dataset_id IN (SELECT dataset_id FROM complete_evaluations) "
+        "OR dataset_id IN (SELECT dataset_id FROM checks SEMI JOIN line USING (checkpoint_id)) ORDER BY dataset_id"
+    ),
     "attacks": "SELECT * FROM attacks SEMI JOIN complete_evaluations USING (attack_id) ORDER BY attack_id",
     "checkpoints": "SELECT * FROM checkpoints SEMI JOIN line USING (checkpoint_id) ORDER BY checkpoint_id",
     "epochs": "SELECT * FROM epochs SEMI JOIN line USING (checkpoint_id) ORDER BY checkpoint_id, epoch, split, class",
@@ -96,7 +103,11 @@ INSERT INTO datasets BY NAME SELECT * FROM new_datasets ON CONFLICT DO NOTHING;
 INSERT INTO attacks BY NAME SELECT * FROM new_attacks ON CONFLICT DO NOTHING;
 INSERT INTO epochs BY NAME SELECT * FROM new_epochs ANTI JOIN epochs USING (checkpoint_id);
 INSERT INTO checkpoints BY NAME SELECT * FROM new_checkpoints ON CONFLICT DO NOTHING;
-INSERT INTO checks BY NAME (SELECT * FROM new_checks EXCEPT SELECT * FROM checks);
+INSERT INTO checks BY NAME
+    FROM (FROM checks WHERE false UNION ALL BY NAME FROM new_checks)  -- the empty table of schema 1 lacks columns
+    ON CONFLICT DO UPDATE SET value = excluded.value, threshold = excluded.threshold, verdict = excluded.verdict,
+        n = excluded.n, detail = excluded.detail, version = excluded.version
+    WHERE excluded.version > version;
 INSERT INTO published BY NAME (SELECT * FROM new_published EXCEPT SELECT * FROM published);
 DELETE FROM outcomes WHERE evaluation_id IN (SELECT mine FROM arriving WHERE mine IS NOT NULL);
 DELETE FROM chunks WHERE evaluation_id IN (SELECT mine FROM arriving WHERE mine IS NOT NULL);
@@ -195,10 +206,10 @@ def _manifest(folder: Path, schema_version: int) -> dict[str, Any]:
         or not isinstance(manifest.get("files"), dict)
     ):
         raise BadStore(f"{file} is damaged or not of a bundle; export it again")
-    if manifest.get("schema_version") != schema_version:
+    if manifest.get("schema_version") not in range(1, schema_version + 1):
         raise BadStore(
-            f"the bundle {folder} has schema {manifest.get('schema_version')}, this evenbench reads {schema_version}; "
-            "export it again with this version"
+            f"the bundle {folder} has schema {manifest.get('schema_version')}, this evenbench reads {schema_version} "
+            "and earlier; export it again with this version"
         )
     files: dict[str, Any] = manifest["files"]
     return files

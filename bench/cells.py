@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bench.attacks.suite import Trial, check_classes
+from bench.attacks.suite import Trial, fitted
 from bench.data import Images
 from bench.errors import BadStore, BenchError
 from bench.evaluate import chunks
+from bench.examining import Examination, examinations
 from bench.fit import finished
 from bench.method import Plan
 from bench.runs import Parent, prepare
@@ -75,8 +76,7 @@ class Cells:
         self.test_source = Source(study.dataset, study.split, study.revision, study.n, study.n_seed)
         self.train_images: Images = self.train_source.images().check_complete()
         self.images: Images = self.test_source.images().check_complete()
-        self.trials: tuple[Trial, ...] = study.trials()
-        check_classes(self.trials, self.images.classes)
+        self.trials: tuple[Trial, ...] = fitted(study.trials(), self.images.classes)
         self.by_key = {
             (entry.name, seed): Cell(entry, seed, study.plan_of(entry, self.train_images.name), study.model_of(entry))
             for entry in study.order()
@@ -150,6 +150,13 @@ class Cells:
             if parts := list(chunks(known, trial.batch_size or self.study.batch_size)):
                 lacking.append((trial, parts))
         return lacking
+
+    def examinations(self, cell: Cell, *, anew: bool) -> list[Examination]:
+        """What the soundness checks have not been asked about a judged cell; `anew` asks about all."""
+        which = self.study.examined
+        if which == "none" or cell.target is None or not cell.entry.evaluate:
+            return []
+        return list(examinations(self.store, cell.target, self.images, self.trials, which=which, anew=anew))
 
     def forecast(self) -> Iterator[tuple[str, str, str]]:
         """What a run would do, cell by cell: name, training, evaluation."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.boards import Board, Row, Score, tell_apart
+from bench.boards import DOUBTFUL, Board, Calibration, Row, Score, tell_apart
 
 MISSING = "–"  # noqa: RUF001 - the dash that tables use for no value
 """What a cell shows where there is no figure."""
@@ -53,12 +53,14 @@ class Table:
         note: what else a reader needs to know, in one line.
         headings: (columns,).
         rows: (rows, columns).
+        doubtful: the rows that fail a soundness check; their names have a sign, and the note names the checks.
     """
 
     title: str
     note: str
     headings: tuple[Heading, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    doubtful: frozenset[int] = frozenset()
 
     def is_best(self, row: int, column: int) -> bool:
         """Whether this cell shows the best of several different figures of its column."""
@@ -117,9 +119,35 @@ WORST_BRIEF = Heading("worst", _MEANING_WORST, "high")
 NSD = Heading("NSD", _MEANING_NSD, "low")
 CLEAN_WORST = Heading("clean worst", "The worst class of the unattacked images.", "high", True, False)
 CLEAN_NSD = Heading("clean NSD", "NSD of the class accuracies on unattacked images.", "low", True, False)
+ECE = Heading(
+    "ECE",
+    "Expected calibration error under the attack, in percent: how far the confidence of the predictions lies from the "
+    "share of them that is right, on average over 15 bins of equal width. Lower is better.",
+    "low",
+    True,
+    False,
+)
+CLEAN_ECE = Heading("clean ECE", "Expected calibration error on the unattacked images, in percent.", "low", True, False)
+DIVERGENCE = Heading(
+    "KL",
+    "How far the attack moves the output: mean Kullback-Leibler divergence of the softmax on the clean image from that "
+    "on the attacked one, in nats; 0 for images that were wrong unattacked.",
+    "low",
+    True,
+    False,
+)
+BEST_KNOWN = Heading(
+    "best known",
+    "Percent classified correctly under every one of several attacks: a sample counts as broken as soon as any of them "
+    "broke it, whatever its strength. It is not an attack, so it compares with no attack's figure.",
+    "high",
+)
 KEPT = Heading("kept epoch", "Rule that chose the training epoch that is judged.", None, False, False)
 
-EXPLAINED = (RANK, METHOD, MODEL, SEEDS, CLEAN, ROBUST, WORST, NSD, CLEAN_WORST, CLEAN_NSD, KEPT)
+EXPLAINED = (
+    *(RANK, METHOD, MODEL, SEEDS, CLEAN, ROBUST, WORST, NSD, CLEAN_WORST, CLEAN_NSD, ECE, DIVERGENCE, KEPT),
+    BEST_KNOWN,
+)
 """Every heading that a board can have, for a page that explains them."""
 
 Reader = Callable[[Row], Cell]
@@ -133,6 +161,8 @@ _ATTACKED: tuple[tuple[Heading, Reader], ...] = (
     (NSD, lambda row: _nsd(row.robust)),
     (CLEAN_WORST, lambda row: _worst(row.clean, row.seeds)),
     (CLEAN_NSD, lambda row: _nsd(row.clean)),
+    (ECE, lambda row: _ece(row.robust)),
+    (DIVERGENCE, lambda row: _divergence(row.robust)),
     (KEPT, lambda row: Cell(row.selection or MISSING, row.selection or None)),
 )
 _UNATTACKED: tuple[tuple[Heading, Reader], ...] = (
@@ -141,6 +171,7 @@ _UNATTACKED: tuple[tuple[Heading, Reader], ...] = (
     (CLEAN, lambda row: _accuracy(row.robust)),
     (WORST, lambda row: _worst(row.robust, row.seeds)),
     (NSD, lambda row: _nsd(row.robust)),
+    (CLEAN_ECE, lambda row: _ece(row.robust)),
     (KEPT, lambda row: Cell(row.selection or MISSING, row.selection or None)),
 )
 
@@ -166,8 +197,11 @@ def board_table(board: Board, *, brief: bool = False) -> Table:
         f"{board.samples} samples, {len(board.class_names)} classes; "
         f"{'attack' if brief else 'attack fingerprint'} {board.attack_id}, data {board.dataset_id}"
         + (_common_model(board.rows) if brief else "")
+        + _doubts(board.rows, names)
     )
-    return Table(title_of(board), note, (RANK, METHOD, *(heading for heading, _ in columns)), rows)
+    return Table(
+        title_of(board), note, (RANK, METHOD, *(heading for heading, _ in columns)), rows, _doubtful(board.rows)
+    )
 
 
 def title_of(board: Board) -> str:
@@ -194,12 +228,15 @@ def overview_table(boards: Sequence[Board], *, brief: bool = False) -> Table | N
     order += sorted(entry for entry in entries if entry not in under[0])
     listed = [entries[entry] for entry in order]
     names = tell_apart(listed, shown=() if brief else ("model", "selection"))
+    known = [row.best_known for row in listed if row.best_known]
+    over = [one.attacks for one in known] if len(known) == len(listed) else []
     rows = tuple(
         (
             Cell(name, name),
             *(() if brief else (Cell(row.model, row.model),)),
             _plain(row.clean),
             *(_plain(board[row.entry].robust if row.entry in board else None) for board in reversed(under)),
+            *((_plain(row.best_known.score if row.best_known else None),) if over else ()),
             *_fairness(under[0].get(row.entry), brief=brief),
         )
         for row, name in zip(listed, names, strict=True)
@@ -210,24 +247,87 @@ def overview_table(boards: Sequence[Board], *, brief: bool = False) -> Table | N
     ]
     note = (
         f"percent of {strongest.samples} samples; worst class and NSD under {strongest.attack}; lower NSD is fairer"
+        + (f"; best known: over {_span(over)} attacks" if over else "")
         + (_common_model(listed) if brief else "")
+        + _doubts(listed, names)
     )
     title = f"all attacks, {strongest.threat}, on {strongest.data}"
-    return Table(
-        title, note, (METHOD, *(() if brief else (MODEL,)), CLEAN, *attacks, WORST_BRIEF if brief else WORST, NSD), rows
+    headings = (
+        *((METHOD,) if brief else (METHOD, MODEL)),
+        *(CLEAN, *attacks),
+        *((BEST_KNOWN,) if over else ()),
+        *(WORST_BRIEF if brief else WORST, NSD),
     )
+    return Table(title, note, headings, rows, _doubtful(listed))
 
 
 def class_table(board: Board) -> Table:
     """One board class by class: a row per entry, a column per class, accuracy in percent."""
+    names = tell_apart(board.rows)
     rows = tuple(
         (Cell(name, name), *(Cell(percent(value, 0), value) for value in row.robust.class_accuracy))
-        for row, name in zip(board.rows, tell_apart(board.rows), strict=True)
+        for row, name in zip(board.rows, names, strict=True)
     )
     under = "unattacked" if board.is_clean else f"under {board.attack}"
-    note = f"percent of each class's samples classified correctly {under}; the worst class of each row is underlined"
+    note = (
+        f"percent of each class's samples classified correctly {under}; the worst class of each row is underlined"
+        + _doubts(board.rows, names)
+    )
     headings = (METHOD, *(Heading(name, "", "high") for name in board.class_names))
-    return Table(f"class by class, {title_of(board)}", note, headings, rows)
+    return Table(f"class by class, {title_of(board)}", note, headings, rows, _doubtful(board.rows))
+
+
+_CONFIDENCE = Heading("confidence", "Mean confidence of the predictions, in percent.")
+_ECE_MASS = Heading("equal mass", "Expected calibration error over 15 bins of equal numbers of samples.", "low")
+_ERROR_CONFIDENCE = Heading("on errors", "Mean confidence of the wrong predictions, in percent.", "low")
+
+
+def calibration_table(board: Board) -> Table:
+    """Whether the confidences of each entry of a board can be believed, for a narrow place."""
+    names = tell_apart(board.rows)
+
+    def read(score: Score | None, of: Callable[[Calibration], float | None]) -> Cell:
+        value = of(score.calibration) if score and score.calibration else None
+        return Cell(percent(value), value)
+
+    rows = tuple(
+        (
+            Cell(name, name),
+            _plain(row.robust),
+            read(row.robust, lambda of: of.mean_confidence),
+            _ece(row.robust),
+            read(row.robust, lambda of: of.ece_mass),
+            read(row.robust, lambda of: of.error_confidence),
+            _ece(row.clean),
+            _divergence(row.robust),
+        )
+        for row, name in zip(board.rows, names, strict=True)
+    )
+    headings = (METHOD, ROBUST, _CONFIDENCE, ECE, _ECE_MASS, _ERROR_CONFIDENCE, CLEAN_ECE, DIVERGENCE)
+    note = (
+        "percent, but KL in nats; ECE: expected calibration error over 15 bins of equal width, or of equal mass; on "
+        "errors: mean confidence where wrong; KL: of the clean from the attacked output" + _doubts(board.rows, names)
+    )
+    return Table(f"calibration, {title_of(board)}", note, headings, rows, _doubtful(board.rows))
+
+
+def _doubtful(rows: Sequence[Row]) -> frozenset[int]:
+    return frozenset(number for number, row in enumerate(rows) if row.failed_checks)
+
+
+def _doubts(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """What the sign after some names means: which soundness checks these rows fail."""
+    failing = [
+        f"{name.removesuffix(DOUBTFUL).rstrip()} ({', '.join(row.failed_checks)})"
+        for row, name in zip(rows, names, strict=True)
+        if row.failed_checks
+    ]
+    return f"; {DOUBTFUL} fails soundness checks, do not trust its figures: {', '.join(failing)}" if failing else ""
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _attack_names(boards: Sequence[Board]) -> list[str]:
@@ -267,3 +367,13 @@ def _worst(score: Score | None, seeds: int) -> Cell:
 
 def _nsd(score: Score | None) -> Cell:
     return Cell(figure(score.nsd if score else None), score.nsd if score else None)
+
+
+def _ece(score: Score | None) -> Cell:
+    value = score.calibration.ece if score and score.calibration else None
+    return Cell(percent(value), value)
+
+
+def _divergence(score: Score | None) -> Cell:
+    value = score.calibration.divergence if score and score.calibration else None
+    return Cell(figure(value), value)

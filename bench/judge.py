@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,11 @@ from torch import Tensor, nn
 from bench.attacks.attack import Attributed
 from bench.attacks.suite import Trial
 from bench.errors import BadData, BadModel, BadOption, OutOfBudget
+from bench.losses import kl
 from bench.metering import Bfloat16, Meter
 from bench.norms import norm
 from bench.outcomes import FIRST_OF_LINEUP, SURVIVED, WRONG_UNATTACKED, Outcomes
+from bench.randomised import Expectation, Voting, seeded
 from bench.streams import Streams
 
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-5, 1e-7
@@ -39,74 +43,119 @@ class Chunk(NamedTuple):
     classes: int
 
 
+Keep = Callable[[Trial, npt.NDArray[np.uint32], Tensor], None]
+"""Takes of a trial some samples (B,) and their perturbations (B,C,H,W), float32 on the CPU."""
+
+
 def judge(
     model: nn.Module,
     chunk: Chunk,
     trial: Trial,
     *,
+    search: nn.Module | None = None,
     tick: Callable[[float], None] = lambda share: None,
     notice: Callable[[str], None] = lambda line: None,
+    keep: Keep | None = None,
 ) -> Outcomes:
     """Attack what is classified correctly and classify it again; see `evaluate`.
 
     Args:
-        model: frozen and in eval mode.
+        model: frozen and in eval mode; it decides.
         chunk: the images.
         trial: the attack, None for none.
+        search: the same network as the attacks see it, made faster; None for `model` itself.
         tick: hears the estimated share that is done, in [0, 1].
         notice: hears a line about a model that looks wrong.
+        keep: takes the adversarial images.
     """
+    plain = trial.eot == trial.votes == 1
+    with nullcontext() if plain else seeded(trial.seed, int(chunk.sample[0])):
+        return _judge(model, chunk, trial, search or model, tick, notice, keep)
+
+
+def _judge(
+    model: nn.Module,
+    chunk: Chunk,
+    trial: Trial,
+    search: nn.Module,
+    tick: Callable[[float], None],
+    notice: Callable[[str], None],
+    keep: Keep | None,
+) -> Outcomes:
     started = time.perf_counter()
     check_pixels(chunk)
-    expected = 0
-
-    def hear(forwards: int) -> None:
-        if expected:
-            tick(min(1.0, (forwards - len(chunk.x)) / expected))
-
-    meter = Meter(model, hear)
-    logits = logits_of(meter, chunk.x, chunk.classes)
+    decides = Voting(model, trial.votes) if trial.votes > 1 else model
+    logits = logits_of(decides, chunk.x, chunk.classes)
     if looks_like_probabilities(logits):
         notice("the model seems to return probabilities; attacks need the logits before the softmax to be trusted")
-    confidence, predicted = logits.softmax(1).max(1)
-    broken_by = torch.where(predicted == chunk.y, SURVIVED, WRONG_UNATTACKED)
-    right = (predicted == chunk.y).nonzero()[:, 0]
+    right = (logits.argmax(1) == chunk.y).nonzero()[:, 0]
+    judged, broken_by = logits.clone(), torch.where(logits.argmax(1) == chunk.y, SURVIVED, WRONG_UNATTACKED)
+    forwards, backwards = torch.full_like(chunk.y, trial.votes), torch.zeros_like(chunk.y)
     if trial.attack is not None and len(right):
-        expected = len(right) * trial.attack.passes(chunk.classes).forwards
         target = Chunk(chunk.x[right], chunk.y[right], chunk.sample[right.cpu().numpy()], chunk.classes)
-        adv, by = attacked(meter, target, trial)
+        expected = len(right) * trial.attack.passes(chunk.classes).forwards or math.inf
+        meter = metered(search, model, trial, lambda forwards: tick(min(1.0, forwards / expected)))
+        answer = attacked(meter, target, trial)
         if blind := int(meter.blind):
             notice(
                 f"{trial.name}: {blind} of {meter.backwards} gradients were NaN or infinite and showed the attack no "
                 "way; its figures are too high, mend the model"
             )
-        confidence[right], predicted[right] = logits_of(meter, adv, chunk.classes).softmax(1).max(1)
-        broken_by[right] = torch.where(predicted[right] == target.y, SURVIVED, FIRST_OF_LINEUP + by)
+        judged[right] = logits_of(decides, answer.adv, chunk.classes)
+        broken_by[right] = torch.where(judged[right].argmax(1) == target.y, SURVIVED, FIRST_OF_LINEUP + answer.by)
+        forwards[right] += trial.votes + trial.eot * shares(answer.forwards, meter.forwards, target.y)
+        backwards[right] += trial.eot * shares(answer.backwards, meter.backwards, target.y)
+        if keep is not None:
+            keep(trial, target.sample, (answer.adv - target.x).cpu())
+    predicted = judged.argmax(1)  # of equal logits the softmax may round another one up
+    confidence = judged.softmax(1).gather(1, predicted[:, None])[:, 0]
     return Outcomes(
         sample=chunk.sample,
         label=chunk.y.cpu().numpy(),
         predicted=predicted.cpu().numpy(),
         confidence=confidence.cpu().numpy(),
         broken_by=broken_by.cpu().numpy(),
-        forwards=meter.forwards,
-        backwards=meter.backwards,
+        divergence=divergence(logits, judged).cpu().numpy(),
+        forwards=forwards.cpu().numpy(),
+        backwards=backwards.cpu().numpy(),
         seconds=time.perf_counter() - started,
     )
 
 
-def attacked(model: nn.Module, chunk: Chunk, trial: Trial) -> tuple[Tensor, Tensor]:
-    """What the attack makes of the images, and (B,) the position in its line-up that a break is credited to.
+def metered(search: nn.Module, model: nn.Module, trial: Trial, tick: Callable[[int], None]) -> Meter:
+    """The model as the attack sees it: in the trial's precision, in expectation if it is random, and counted."""
+    if trial.eot > 1:
+        search, model = Expectation(search, trial.eot), Voting(model, trial.votes)
+    if trial.precision == "bf16":
+        return Meter(Bfloat16(search), tick, exact=model)
+    return Meter(search, tick)
+
+
+def divergence(clean: Tensor, judged: Tensor) -> Tensor:
+    """(B,) KL(softmax(clean) || softmax(judged)) of logits (B,K), in nats; 0 where nothing changed."""
+    return kl(clean.softmax(1), judged).clamp(0, torch.finfo(torch.float32).max)
+
+
+def shares(counted: Tensor | None, total: int, y: Tensor) -> Tensor:
+    """(B,) int64 passes of each image: as the attack counted them, or else equal shares of all."""
+    if counted is not None:
+        return counted
+    each, rest = divmod(total, len(y))
+    return each + (torch.arange(len(y), device=y.device) < rest).to(torch.int64)
+
+
+def attacked(meter: Meter, chunk: Chunk, trial: Trial) -> Attributed:
+    """What the attack makes of the images; `by` is the position in its line-up that a break is credited to.
 
     A break that no attack of a line-up claims, because it saw the model in another precision, is the last one's.
     """
     if trial.attack is None:
         raise BadOption(f"trial {trial.name!r} has no attack")
-    seen = Bfloat16(model) if trial.precision == "bf16" else model
     streams = Streams(trial.seed, torch.from_numpy(chunk.sample.astype(np.int64)).to(chunk.x.device))
     try:
         with torch.enable_grad():
             answer = trial.attack(
-                seen, chunk.x.clone(), chunk.y, eps=float(trial.eps), norm=norm(trial.norm), streams=streams
+                meter, chunk.x.clone(), chunk.y, eps=float(trial.eps), norm=norm(trial.norm), streams=streams
             )
     except RuntimeError as problem:
         if "does not require grad" not in str(problem):
@@ -115,10 +164,11 @@ def attacked(model: nn.Module, chunk: Chunk, trial: Trial) -> tuple[Tensor, Tens
             f"the model passes no gradient to its pixels, which {trial.name!r} needs; "
             "take torch.no_grad, detach and numpy out of its forward"
         ) from problem
+    if not isinstance(answer, Attributed):
+        answer = Attributed(answer, torch.zeros_like(chunk.y))
+    check_budget(trial, chunk, answer.adv)
     last = len(trial.lineup) - 1
-    adv, by = answer if isinstance(answer, Attributed) else (answer, torch.zeros_like(chunk.y))
-    check_budget(trial, chunk, adv)
-    return adv.detach().to(chunk.x), by.where(by >= 0, last)
+    return answer._replace(adv=answer.adv.detach().to(chunk.x), by=answer.by.where(answer.by >= 0, last))
 
 
 @torch.no_grad()

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from bench.boards import SORTS, Board, Queryable, Row, Score, arenas, boards
-from bench.columns import Table, board_table, class_table, overview_table
+from bench.columns import Table, board_table, calibration_table, class_table, overview_table
 from bench.errors import UnknownName
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["FORMATS", "SORTS", "Board", "Queryable", "Row", "Score", "boards", "render"]
+__all__ = ["FORMATS", "SORTS", "Board", "Queryable", "Row", "Score", "boards", "calibration", "render"]
 
 FORMATS = ("table", "md", "csv", "json", "html")
 """What `render` can write; `table` is for the terminal."""
@@ -32,6 +32,8 @@ _DECIMALS = 6
 _MOST_CLASSES_IN_TEXT = 20
 _SIGNS = re.compile(r"[\\|*`]|(?<=\])\(|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """What Markdown would take as a sign: no brackets but those of a link, no underscore but at the edge of a word."""
+_FOLD = re.compile(r"(?<=\w)(-)|(?<=\w) ")
+"""Where a heading is broken in the terminal if it is wider than the figures below."""
 _READING = (
     "Figures are percent of samples classified correctly, clean or attacked; ± is the standard deviation over "
     "training seeds. Worst class is the accuracy of the class that fares worst. NSD is the standard deviation of "
@@ -73,16 +75,25 @@ def render(boards: Sequence[Board], format: str, *, figures: Sequence[str] = ())
     raise UnknownName.among("format", format, FORMATS)
 
 
+def calibration(boards: Sequence[Board]) -> RenderableType:
+    """Whether the confidences can be believed, a table per board for the terminal; other formats hold it anyway."""
+    return _stacked([_rich(calibration_table(board)) for board in boards])
+
+
 def _terminal(boards: Sequence[Board]) -> RenderableType:
     """Each arena's boards, then its overview, so that the whole picture ends next to the prompt."""
-    from rich.console import Group
-
     tables: list[RenderableType] = []
     for arena in arenas(boards):
         tables += [_rich(board_table(board, brief=True)) for board in arena]
         overview = overview_table(arena, brief=True)
         if overview is not None:
             tables.append(_rich(overview))
+    return _stacked(tables)
+
+
+def _stacked(tables: Sequence[RenderableType]) -> RenderableType:
+    from rich.console import Group
+
     return Group(*[part for table in tables for part in (table, "")][:-1])
 
 
@@ -101,10 +112,11 @@ def _rich(table: Table) -> RenderableType:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for heading in table.headings:
+    for at, heading in enumerate(table.headings):
+        wide = heading.numeric and len(heading.title) > max((len(cells[at].text) for cells in table.rows), default=0)
         # Figures are never cut; where the width is short, names are folded.
         grid.add_column(
-            Text(heading.title),
+            Text(_FOLD.sub(r"\1\n", heading.title) if wide else heading.title),
             justify="right" if heading.numeric else "left",
             no_wrap=heading.numeric,
             overflow="fold",
@@ -179,6 +191,7 @@ def _csv(boards: Sequence[Board]) -> str:
     records = [{**_board_facts(board), **_row_facts(row)} for board in boards for row in board.rows]
     writer.writerow(_CSV_COLUMNS)
     for record in records:
+        record["failed_checks"] = " ".join(record["failed_checks"])
         writer.writerow(["" if record[column] is None else record[column] for column in _CSV_COLUMNS])
     return out.getvalue()
 
@@ -211,6 +224,8 @@ _CSV_COLUMNS = (
     *("clean_accuracy", "clean_accuracy_std", "accuracy", "accuracy_std"),
     *("worst_class", "worst_seeds", "worst_accuracy", "nsd", "nsd_std"),
     *("clean_worst_class", "clean_worst_accuracy", "clean_nsd"),
+    *("mean_confidence", "ece", "ece_mass", "error_confidence", "divergence", "clean_ece"),
+    *("best_known_accuracy", "best_known_attacks", "checks", "failed_checks"),
     *("dataset_id", "attack_id", "recipe_id"),
 )
 
@@ -230,7 +245,8 @@ def _board_facts(board: Board) -> dict[str, Any]:
 
 
 def _row_facts(row: Row) -> dict[str, Any]:
-    robust, clean = row.robust, row.clean
+    robust, clean, known = row.robust, row.clean, row.best_known
+    confidence, at_rest = robust.calibration, clean.calibration if clean else None
     return {
         "rank": row.rank,
         "method": row.method,
@@ -252,6 +268,16 @@ def _row_facts(row: Row) -> dict[str, Any]:
         "clean_worst_class": clean.worst_class if clean else None,
         "clean_worst_accuracy": _rounded(clean.worst_accuracy if clean else None),
         "clean_nsd": _rounded(clean.nsd if clean else None),
+        "mean_confidence": _rounded(confidence.mean_confidence if confidence else None),
+        "ece": _rounded(confidence.ece if confidence else None),
+        "ece_mass": _rounded(confidence.ece_mass if confidence else None),
+        "error_confidence": _rounded(confidence.error_confidence if confidence else None),
+        "divergence": _rounded(confidence.divergence if confidence else None),
+        "clean_ece": _rounded(at_rest.ece if at_rest else None),
+        "best_known_accuracy": _rounded(known.score.accuracy if known else None),
+        "best_known_attacks": known.attacks if known else None,
+        "checks": row.checks,
+        "failed_checks": list(row.failed_checks),
     }
 
 

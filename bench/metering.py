@@ -17,10 +17,23 @@ class Meter(nn.Module):
         blind: (), how many of those had a gradient that is not finite, which shows an attack no way.
     """
 
-    def __init__(self, model: nn.Module, tick: Callable[[int], None] = lambda forwards: None) -> None:
-        """Count the passes of `model`; `tick` hears the number of forward passes after each."""
+    def __init__(
+        self,
+        model: nn.Module,
+        tick: Callable[[int], None] = lambda forwards: None,
+        *,
+        exact: nn.Module | None = None,
+    ) -> None:
+        """Count the passes of `model`; `tick` hears the number of forward passes after each.
+
+        Args:
+            model: what is counted.
+            tick: hears of every forward pass.
+            exact: the model that decides, where `model` is the same in a lower precision; `confirm` asks it.
+        """
         super().__init__()
         self.model = model
+        self.confirm = None if exact is None else self._counted(exact)
         self.training = model.training
         self.forwards = 0
         self.backwards = 0
@@ -36,6 +49,14 @@ class Meter(nn.Module):
         answer: Tensor = self.model(seen)
         self._tick(self.forwards)
         return answer
+
+    def _counted(self, exact: nn.Module) -> Callable[[Tensor], Tensor]:
+        def confirm(x: Tensor) -> Tensor:
+            self.forwards += len(x)
+            answer: Tensor = exact(x)
+            return answer
+
+        return confirm
 
     def _count(self, grad: Tensor) -> None:
         self.backwards += len(grad)

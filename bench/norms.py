@@ -19,6 +19,11 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def growth(grad: Tensor, norm: Norm) -> Tensor:
+    """(B,) how much a linear function with gradient `grad` (B,...) grows at most per unit of `norm`: its dual norm."""
+    return (grad * norm.steepest(grad)).flatten(1).sum(1)
+
+
 class Norm(Protocol):
     """Geometry of one kind of ball. Perturbations are (B,...), radii (B,), in the unit of the pixels."""
 

@@ -6,7 +6,7 @@ reading half starts from them. Numpy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,34 @@ WRONG_UNATTACKED = 1
 FIRST_OF_LINEUP = 2
 """`broken_by` of a sample broken by the first attack of the line-up; the next ones follow."""
 
+COLUMNS: dict[str, npt.DTypeLike] = {
+    "sample": np.uint32,
+    "label": np.uint16,
+    "predicted": np.uint16,
+    "confidence": np.float32,
+    "broken_by": np.uint8,
+    "divergence": np.float32,
+    "forwards": np.uint32,
+    "backwards": np.uint32,
+}
+"""The columns of `Outcomes` and the narrow types they are stored in."""
+LARGEST = {"confidence": 1.0, "divergence": float(np.finfo(np.float32).max)}
+"""The largest value of each column of fractions; the smallest is 0."""
+
 
 def narrowed(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """A column in the narrow type that is stored.
 
     Raises:
-        ValueError: a value would not survive: an integer out of range, a confidence outside [0, 1].
+        ValueError: a value would not survive: an integer out of range, a confidence outside [0, 1], a divergence that
+            is negative or not finite.
     """
     wide = np.asarray(values)
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(np.dtype(dtype))
         fits = (wide >= limits.min) & (wide <= limits.max)
     else:
-        fits = (wide >= 0) & (wide <= 1)
+        fits = (wide >= 0) & (wide <= LARGEST[name])
     if not fits.all():
         raise ValueError(f"{name} holds {wide[~fits].flat[0]}, which is no {name}")
     return wide.astype(dtype)
@@ -48,13 +63,17 @@ class Outcomes:
         confidence: (N,) float32 in [0, 1], softmax probability of `predicted`.
         broken_by: (N,) uint8: SURVIVED, WRONG_UNATTACKED, or FIRST_OF_LINEUP + position of the
             attack in the line-up that broke the sample.
-        forwards: images passed forward through the model, over all samples.
-        backwards: images passed backward.
-        seconds: wall time spent.
+        divergence: (N,) float32 >= 0, KL(softmax(clean logits) || softmax(logits of the judged image)) in nats;
+            0 where nothing was attacked: without attack, or wrong unattacked.
+        forwards: (N,) uint32, how often the sample passed forward through the model.
+        backwards: (N,) uint32, how often it passed backward.
+        seconds: wall time spent on all.
+
+    One number given for `divergence`, `forwards` or `backwards` stands for every sample.
 
     Raises:
         ValueError: the columns do not have one length, a value does not fit its type, a confidence lies outside
-            [0, 1], or `broken_by` contradicts the prediction.
+            [0, 1], a divergence is negative or not finite, or `broken_by` contradicts the prediction.
     """
 
     sample: npt.NDArray[np.uint32]
@@ -62,22 +81,19 @@ class Outcomes:
     predicted: npt.NDArray[np.uint16]
     confidence: npt.NDArray[np.float32]
     broken_by: npt.NDArray[np.uint8]
-    forwards: int = 0
-    backwards: int = 0
+    divergence: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((), np.float32))
+    forwards: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros((), np.uint32))
+    backwards: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros((), np.uint32))
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Columns come in any integer type and leave in the narrow ones that are stored."""
-        narrow = {
-            "sample": np.uint32,
-            "label": np.uint16,
-            "predicted": np.uint16,
-            "confidence": np.float32,
-            "broken_by": np.uint8,
-        }
-        for name, dtype in narrow.items():
+        """Columns come in any number type and leave in the narrow ones that are stored."""
+        for name, dtype in COLUMNS.items():
             object.__setattr__(self, name, narrowed(name, getattr(self, name), dtype))
-        if len({getattr(self, name).shape for name in narrow}) != 1 or self.sample.ndim != 1:
+        for name in ("divergence", "forwards", "backwards"):
+            if getattr(self, name).ndim == 0:
+                object.__setattr__(self, name, np.full(self.sample.shape, getattr(self, name)))
+        if len({getattr(self, name).shape for name in COLUMNS}) != 1 or self.sample.ndim != 1:
             raise ValueError("the columns of Outcomes must be vectors of one length")
         if not np.array_equal(self.correct, self.broken_by == SURVIVED):
             raise ValueError("broken_by must be SURVIVED exactly where the prediction is the label")
@@ -92,9 +108,9 @@ class Outcomes:
         return np.equal(self.predicted, self.label)
 
     def select(self, rows: npt.NDArray[Any]) -> Outcomes:
-        """The outcomes at some positions; the costs stay those of all."""
-        names = ("sample", "label", "predicted", "confidence", "broken_by")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        """The outcomes at some positions; the wall time stays that of all."""
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        return replace(self, **columns)
 
     def class_accuracy(self, classes: int) -> npt.NDArray[np.float64]:
         """(classes,) fraction of each class still correct; NaN where a class has no sample."""

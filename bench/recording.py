@@ -1,32 +1,23 @@
-"""Evaluate one network and store its outcomes, chunk by chunk."""
+"""Evaluate one network and store its outcomes, chunk by chunk; then what the soundness checks say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
+from bench.account import Account, Progress
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.eps import show_eps
+from bench.errors import OutOfBudget
 from bench.evaluate import evaluate
+from bench.examining import Checks, examinations
+from bench.forecast import Forecast, Known
 from bench.identity import canonical
+from bench.keeping import Keeper
+from bench.memory import USUAL
 from bench.outcomes import Outcomes
 from bench.store import AttackRow, DatasetRow, Store
 from bench.target import Target
-from bench.units import trial_cost
-
-
-class Progress(Protocol):
-    """Where a long run says how far it is."""
-
-    def plan(self, total: float) -> None:
-        """How much there is to do, in forward passes of one image."""
-
-    def advance(self, done: float, doing: str) -> None:
-        """How much is done, and what is being done."""
-
-    def say(self, line: str) -> None:
-        """A line to keep."""
 
 
 def dataset_row(images: Images) -> DatasetRow:
@@ -58,41 +49,101 @@ def record(
     images: Images,
     trials: Sequence[Trial],
     *,
-    batch_size: int,
-    device: str,
+    batch_size: int | None = None,
+    device: str = "cpu",
     progress: Progress,
+    keep: Keeper | None = None,
+    checks: Checks = "none",
 ) -> None:
-    """Attack a target with every trial, leaving out what the store already has.
+    """Attack a target with every trial, leaving out what the store already has; then ask whether to believe it.
+
+    Args:
+        store: takes every chunk as it is done.
+        target: what is attacked.
+        images: on which data.
+        trials: by what, the clean trial first.
+        batch_size: images per chunk; None for what suits the device.
+        device: where to compute.
+        progress: hears what it will cost, how far it is, and what looks wrong.
+        keep: takes the adversarial images of what is attacked now.
+        checks: which soundness checks follow the attacks. By `default` they are left out where nothing was attacked
+            now and their verdicts are known.
 
     Raises:
         BenchError: the network, the data or the store do not hold; what is stored stays.
     """
-    data, checkpoint_id = dataset_row(images), target.row.checkpoint_id
-    store.add_dataset(data)
+    store.add_dataset(dataset_row(images))
     for trial in trials:
         store.add_attack(attack_row(trial))
+    network, checkpoint_id = target.network(), target.row.checkpoint_id
+    account = Account(
+        remembered(store, checkpoint_id, images, trials), trials, len(images), progress, target.row.method
+    )
+    fresh = account.left > 0
+    if fresh:
+        account.foretell(network, images, batch_size or USUAL, device)
+    if keep is not None:
+        remark_on_lost(keep, account)
+    underway: list[Trial] = []
+
+    def begun() -> Iterator[Trial]:
+        for trial in trials:
+            underway.append(trial)
+            yield trial
 
     def done(trial: Trial) -> set[int]:
-        return set(store.done(checkpoint_id, data.dataset_id, trial.attack_id).tolist())
+        return set(store.done(checkpoint_id, images.dataset_id, trial.attack_id).tolist())
 
-    costs = {trial: trial_cost(trial, images.classes) for trial in trials}
-    reached = {trial: float(len(done(trial))) for trial in trials}
-    progress.plan(sum(costs[trial] * len(images) for trial in trials))
-
-    def report(trial: Trial, samples: float, total: int) -> None:
-        reached[trial] = samples
-        progress.advance(sum(costs[t] * reached[t] for t in trials), f"{target.row.method}: {trial.name}")
+    def examined(failed: Mapping[Trial, OutOfBudget]) -> None:
+        if checks != "none":
+            anew = fresh or checks == "all"
+            for asked in examinations(store, target, images, trials, which=checks, failed=failed, anew=anew):
+                verdicts = []
+                for verdict in asked.verdicts(network, images, batch_size=batch_size or USUAL, device=device):
+                    account.checked(verdict)
+                    verdicts.append(verdict)
+                asked.enter(store, checkpoint_id, images, verdicts)
 
     parts = evaluate(
-        target.network(),
+        network,
         images,
-        trials,
+        begun(),
         batch_size=batch_size,
         device=device,
         done=done,
-        report=report,
+        report=account.report,
         notice=progress.say,
+        keep=keep,
     )
-    for trial, outcomes in parts:
-        store.add_checkpoint(target.row, target.epochs)  # a network that fails at its first images leaves no trace
-        put(store, checkpoint_id, images, trial, outcomes)
+    try:
+        for trial, outcomes in parts:
+            store.add_checkpoint(target.row, target.epochs)  # a network that fails at its first images leaves no trace
+            put(store, checkpoint_id, images, trial, outcomes)
+            account.enter(trial, outcomes)
+    except OutOfBudget as problem:
+        examined({underway[-1]: problem})  # that an attack cheats is a verdict too
+        raise
+    examined({})
+
+
+def remembered(store: Store, checkpoint_id: str, images: Images, trials: Sequence[Trial]) -> Forecast:
+    """A forecast that knows what the store has."""
+    forecast, by_id = Forecast(images.classes), {trial.attack_id: trial for trial in trials}
+    found = store.rows(
+        "SELECT attack_id, count(*), count(*) FILTER (correct), coalesce(sum(forwards), 0)::BIGINT, "
+        "coalesce(sum(backwards), 0)::BIGINT FROM outcomes JOIN evaluations USING (evaluation_id) "
+        "WHERE (checkpoint_id, dataset_id) = (?, ?) GROUP BY attack_id",
+        [checkpoint_id, images.dataset_id],
+    )
+    for attack_id, *counts in found:
+        if attack_id in by_id:
+            forecast.learn(by_id[attack_id], Known(*counts))
+    return forecast
+
+
+def remark_on_lost(keep: Keeper, account: Account) -> None:
+    """Say which images cannot be kept, because an earlier run has found them and thrown them away."""
+    for trial in account.trials:
+        before = account.forecast.judged(trial)
+        if trial.attack is not None and before and not keep.place(trial).exists():
+            account.progress.say(f"{trial.name}: the images of {before} samples were found earlier and not kept")

@@ -11,11 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.account import Progress
 from bench.cells import Cell, Cells
 from bench.errors import BadStore, BenchError, DiskFull
+from bench.forecast import Forecast, known_of
+from bench.outcomes import Outcomes
 from bench.pool import Pool
-from bench.recording import Progress, attack_row, dataset_row, put
-from bench.units import Judging, Training, training_cost, trial_cost
+from bench.recording import attack_row, dataset_row, put, remembered
+from bench.units import Checking, Judging, Training, training_cost
 
 
 @dataclass
@@ -25,11 +28,13 @@ class Report:
     Attributes:
         trained: trainings done now.
         judged: chunks judged now.
+        checked: networks whose soundness was checked now.
         failures: one line per failed cell.
     """
 
     trained: int = 0
     judged: int = 0
+    checked: int = 0
     failures: list[str] = field(default_factory=list)
 
 
@@ -63,6 +68,7 @@ class _Execution:
         costs: forecast of each unit, by key.
         done: how much of it is done.
         ahead: forecast of what each cell has not handed out yet, by label.
+        forecasts: what judging each cell's network costs, by label.
         training: labels of cells in training.
     """
 
@@ -70,14 +76,16 @@ class _Execution:
     pool: Pool
     progress: Progress
     report: Report = field(default_factory=Report)
-    flying: dict[Future[Any], tuple[Cell, Training | Judging, int]] = field(default_factory=dict)
+    flying: dict[Future[Any], tuple[Cell, Training | Judging | Checking, int]] = field(default_factory=dict)
     costs: dict[int, float] = field(default_factory=dict)
     done: dict[int, float] = field(default_factory=dict)
     ahead: dict[str, float] = field(default_factory=dict)
+    forecasts: dict[str, Forecast] = field(default_factory=dict)
     training: set[str] = field(default_factory=set)
 
     def finish(self) -> Report:
         """Work until nothing is left that can be done."""
+        self.forecasts = {cell.label: Forecast(self.cells.images.classes) for cell in self.cells}
         self.ahead = {cell.label: self.forecast(cell) for cell in self.cells}
         waiting = self.start(list(self.cells))
         while self.flying:
@@ -139,6 +147,7 @@ class _Execution:
         if target is None or cell.path is None:
             return
         cells.store.add_checkpoint(target.row, target.epochs)
+        self.forecasts[cell.label] = remembered(cells.store, target.row.checkpoint_id, cells.images, cells.trials)
         for trial, parts in cell.lacking:
             for rows in parts:
                 unit = Judging(
@@ -150,11 +159,23 @@ class _Execution:
                     cells.study.device,
                 )
                 self.submit(cell, unit)
+        if not cell.lacking:
+            self.examine(cell, anew=False)
 
-    def submit(self, cell: Cell, unit: Training | Judging) -> None:
+    def examine(self, cell: Cell, *, anew: bool) -> None:
+        """Hand out the soundness checks of a judged cell."""
+        cells, target = self.cells, cell.target
+        if target is None or cell.path is None:
+            return
+        for asked in cells.examinations(cell, anew=anew):
+            study, checkpoint_id = cells.study, target.row.checkpoint_id
+            unit = Checking(cell.path, checkpoint_id, cells.test_source, asked, study.batch_size, study.device)
+            self.submit(cell, unit)
+
+    def submit(self, cell: Cell, unit: Training | Judging | Checking) -> None:
         """Hand out a unit."""
         key = len(self.costs)
-        self.costs[key] = unit.cost()
+        self.costs[key] = self.price(cell, unit)
         if isinstance(unit, Training):
             self.ahead[cell.label] = max(0.0, self.ahead[cell.label] - self.costs[key])
         future = self.pool.submit(key, unit, saves=isinstance(unit, Training))
@@ -175,15 +196,26 @@ class _Execution:
         if isinstance(unit, Training):
             self.report.trained += 1
             self.started(cell)
+        elif isinstance(unit, Checking):
+            self.report.checked += 1
+            unit.asked.enter(self.cells.store, unit.checkpoint_id, self.cells.images, result)
         else:
-            self.put(cell, unit, *result)
+            self.put(cell, unit, key, *result)
+            if not cell.problem and all(other is not cell for other, _, _ in self.flying.values()):
+                self.examine(cell, anew=True)
 
-    def put(self, cell: Cell, unit: Judging, outcomes: Any, said: list[str]) -> None:
-        """Store a chunk."""
+    def put(self, cell: Cell, unit: Judging, key: int, outcomes: Outcomes, said: list[str]) -> None:
+        """Store a chunk, and learn from it what the cell's other chunks will cost."""
         for line in said:
             self.progress.say(f"{cell.label}: {line}")
         put(self.cells.store, unit.checkpoint_id, self.cells.images, unit.trial, outcomes)
         self.report.judged += 1
+        forecast, news = self.forecasts[cell.label], known_of(outcomes)
+        forecast.learn(unit.trial, news)
+        self.costs[key] = self.done[key] = forecast.cost(news)
+        for other, same, ahead in self.flying.values():
+            if other is cell and isinstance(same, Judging):
+                self.costs[ahead] = self.price(cell, same)
 
     def fail(self, cell: Cell, problem: str) -> None:
         """Note a cell's failure, and call back what it has handed out."""
@@ -201,15 +233,17 @@ class _Execution:
         cells = self.cells
         cost = training_cost(cell.plan, len(cells.train_images))
         if cell.entry.evaluate:
-            cost += sum(trial_cost(trial, cells.images.classes) for trial in cells.trials) * len(cells.images)
+            cost += sum(map(self.forecasts[cell.label].per_image, cells.trials)) * len(cells.images)
         return cost
+
+    def price(self, cell: Cell, unit: Training | Judging | Checking) -> float:
+        """What a unit is expected to cost."""
+        if not isinstance(unit, Judging):
+            return unit.cost()
+        return self.forecasts[cell.label].per_image(unit.trial) * len(unit.rows)
 
     def show(self) -> None:
         """Tell how far it is."""
         self.progress.plan(sum(self.costs.values()) + sum(self.ahead.values()))
-        busy = {
-            f"{cell.label}: {'training' if isinstance(unit, Training) else unit.trial.name}"
-            for future, (cell, unit, _) in self.flying.items()
-            if future.running()
-        }
+        busy = {f"{cell.label}: {unit.doing}" for future, (cell, unit, _) in self.flying.items() if future.running()}
         self.progress.advance(sum(self.done.values()), ", ".join(sorted(busy)[: self.pool.workers]))

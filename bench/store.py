@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, astuple, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,16 +26,41 @@ import numpy.typing as npt
 from bench import bundle
 from bench.errors import BadQuery, BadStore, DiskFull, StoreBusy
 from bench.identity import fingerprint
-from bench.outcomes import Outcomes
+from bench.outcomes import COLUMNS, Outcomes
+from bench.verdicts import Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of schema.sql, as kept in the table `meta`."""
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    1: """
+        ALTER TABLE outcomes ADD COLUMN divergence FLOAT;
+        ALTER TABLE outcomes ADD COLUMN forwards UINTEGER;
+        ALTER TABLE outcomes ADD COLUMN backwards UINTEGER;
+        DROP TABLE checks;  -- nothing ever wrote to it
+        CREATE TABLE checks (
+            checkpoint_id VARCHAR NOT NULL,
+            dataset_id    VARCHAR NOT NULL,
+            norm          VARCHAR NOT NULL,
+            eps_exact     VARCHAR NOT NULL,
+            check_name    VARCHAR NOT NULL,
+            value         DOUBLE,
+            threshold     DOUBLE,
+            verdict       VARCHAR NOT NULL CHECK (verdict IN ('pass', 'warn', 'fail', 'not-run')),
+            n             INTEGER NOT NULL,
+            detail        VARCHAR NOT NULL,
+            version       INTEGER NOT NULL,
+            PRIMARY KEY (checkpoint_id, dataset_id, norm, eps_exact, check_name)
+        );
+    """,
+}
 """SQL that lifts the tables of a version to the next one; the views are made anew after the last step."""
+
+BLOCK = 32_768
+"""Bytes of a block of a new database. Chunks are small: in DuckDB's default of 262,144 most of a block stays empty."""
 
 POLL = 0.05
 """Seconds between two attempts to open a file that is held."""
@@ -197,13 +222,7 @@ class Store:
                         "evaluate the subset it was begun with"
                     )
                 return int(found[0])
-            for table, column, value in (
-                ("checkpoints", "checkpoint_id", checkpoint_id),
-                ("datasets", "dataset_id", dataset_id),
-                ("attacks", "attack_id", attack_id),
-            ):
-                if _first(connection, f"SELECT 1 FROM {table} WHERE {column} = ?", [value]) is None:
-                    raise BadStore(f"{self.path} holds no {column} {value!r}; enter it before its evaluation begins")
+            self._refuse_unknown(connection, checkpoints=checkpoint_id, datasets=dataset_id, attacks=attack_id)
             made = connection.execute(
                 "INSERT INTO evaluations SELECT coalesce(max(evaluation_id), 0) + 1, ?, ?, ?, ?, ? FROM evaluations "
                 "RETURNING evaluation_id",
@@ -234,6 +253,39 @@ class Store:
             fresh = ~np.isin(outcomes.sample, there["sample"])
             if fresh.any():
                 _insert_chunk(connection, evaluation_id, outcomes.select(fresh))
+
+    def add_verdicts(
+        self, checkpoint_id: str, dataset_id: str, norm: str, eps_exact: str, verdicts: Sequence[Verdict]
+    ) -> None:
+        """Enter what soundness checks found, all or nothing; an older verdict of the same check is replaced.
+
+        Args:
+            checkpoint_id: of a checkpoint that has been entered.
+            dataset_id: of a data set that has been entered.
+            norm: of the threat the checks were run under; "none" for checks that no threat is part of.
+            eps_exact: its radius, such as "8/255"; "0" likewise.
+            verdicts: one per check.
+
+        Raises:
+            BadStore: the checkpoint or the data set has not been entered.
+        """
+        with self._writing() as connection:
+            self._refuse_unknown(connection, checkpoints=checkpoint_id, datasets=dataset_id)
+            for one in verdicts:
+                connection.execute(
+                    "INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [checkpoint_id, dataset_id, norm, eps_exact, *astuple(one)],
+                )
+
+    def verdicts(self, checkpoint_id: str, dataset_id: str, norm: str, eps_exact: str) -> list[Verdict]:
+        """What the soundness checks of a checkpoint found on a data set under one threat, by name of the check."""
+        names = ", ".join("check_name" if field.name == "name" else field.name for field in fields(Verdict))
+        found = self.rows(
+            f"SELECT {names} FROM checks WHERE (checkpoint_id, dataset_id, norm, eps_exact) = (?, ?, ?, ?) "
+            "ORDER BY check_name",
+            [checkpoint_id, dataset_id, norm, eps_exact],
+        )
+        return [Verdict(*row) for row in found]
 
     def done(self, checkpoint_id: str, dataset_id: str, attack_id: str) -> npt.NDArray[np.uint32]:
         """(D,) uint32, ascending: the samples whose outcome is already in."""
@@ -296,6 +348,12 @@ class Store:
         """
         with self._writing() as connection, explained(folder):
             return bundle.merge(connection, folder, SCHEMA_VERSION)
+
+    def _refuse_unknown(self, connection: duckdb.DuckDBPyConnection, **ids: str) -> None:
+        for table, value in ids.items():
+            column = f"{table.removesuffix('s')}_id"
+            if _first(connection, f"SELECT 1 FROM {table} WHERE {column} = ?", [value]) is None:
+                raise BadStore(f"{self.path} holds no {column} {value!r}; enter it before what is found of it")
 
     @contextmanager
     def _asking(self, sql: str, params: Sequence[object]) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -435,7 +493,7 @@ def _make(path: Path) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     new.unlink(missing_ok=True)
     try:
-        connection = duckdb.connect(str(new))
+        connection = duckdb.connect(str(new), config={"default_block_size": BLOCK})
         try:
             connection.execute(_schema())
             connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])
@@ -523,19 +581,15 @@ def _columns_of(epochs: Sequence[EpochRow]) -> dict[str, npt.NDArray[Any]]:
 
 def _insert_chunk(connection: duckdb.DuckDBPyConnection, evaluation_id: int, outcomes: Outcomes) -> None:
     order = np.argsort(outcomes.sample, kind="stable")
-    columns = {
-        name: np.ascontiguousarray(getattr(outcomes, name)[order])
-        for name in ("sample", "label", "predicted", "correct", "confidence", "broken_by")
-    }
+    columns = {name: np.ascontiguousarray(getattr(outcomes, name)[order]) for name in ("correct", *COLUMNS)}
     connection.register("incoming", columns)
     _refuse_misfit(connection, evaluation_id, columns)
     connection.execute(
-        "INSERT INTO outcomes SELECT ?, sample, label, predicted, correct, confidence, broken_by FROM incoming",
-        [evaluation_id],
+        "INSERT INTO outcomes BY NAME SELECT ?::INTEGER AS evaluation_id, * FROM incoming", [evaluation_id]
     )
+    totals = [int(getattr(outcomes, name).sum(dtype=np.int64)) for name in ("forwards", "backwards")]
     connection.execute(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)",
-        [evaluation_id, len(outcomes), outcomes.forwards, outcomes.backwards, outcomes.seconds],
+        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", [evaluation_id, len(outcomes), *totals, outcomes.seconds]
     )
 
 

@@ -28,11 +28,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from bench.attacks.suite import Trial, plan
 from bench.eps import parse_eps
 from bench.errors import BadStudy, BenchError, UnknownName
+from bench.examining import Checks
 from bench.method import Plan, compose
 
 
@@ -79,6 +80,7 @@ class Study:
         attack_seed: of the attacks.
         batch_size: images attacked at a time, and the most that a kill loses.
         precision: of the attacks' search.
+        checks: soundness checks that follow the attacks: "none", "default" or "all".
         device: where to compute.
         epochs: for every entry; 0 for the presets' own.
         set: overrides for every entry.
@@ -103,9 +105,22 @@ class Study:
     attack_seed: int = 0
     batch_size: int = 250
     precision: str = "fp32"
+    checks: str = "default"
     device: str = "cpu"
     epochs: int = 0
     set: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def examined(self) -> Checks:
+        """Which soundness checks follow the attacks.
+
+        Raises:
+            BadStudy: none are called so.
+        """
+        for known in get_args(Checks):
+            if self.checks == known:
+                return cast("Checks", known)
+        raise BadStudy(f"checks are {self.checks!r}; choose one of {', '.join(get_args(Checks))}")
 
     def trials(self) -> tuple[Trial, ...]:
         """The attacks, clean first."""
@@ -229,6 +244,7 @@ def validate(study: Study, where: str) -> None:
     if not re.fullmatch(r"\w[\w.+-]*", study.name):
         raise BadStudy(f"{where}: name {study.name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-'")
     study.trials()
+    _ = study.examined
     study.order()
     dataset = Path(study.dataset).resolve().name  # what data of a path or hub:owner/name will be called
     judged: dict[str, str] = {}

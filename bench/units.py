@@ -18,10 +18,13 @@ from bench.checkpoint import read
 from bench.data import Images, load
 from bench.errors import BadCheckpoint
 from bench.evaluate import evaluate
+from bench.examining import Examination
 from bench.fit import fit
 from bench.method import Plan
 from bench.outcomes import Outcomes
 from bench.runs import Parent, prepare
+from bench.soundness.examine import ALLOWED, STANDARD
+from bench.verdicts import Verdict
 
 Report = Callable[[float], None]
 """Told which fraction of a unit is done."""
@@ -76,6 +79,11 @@ class Training:
     path: Path
     device: str
 
+    @property
+    def doing(self) -> str:
+        """What is shown while it runs."""
+        return "training"
+
     def run(self, report: Report, stop: Callable[[], bool]) -> Path:
         """Train, or go on, or find it done."""
         run = prepare(self.plan, self.source.images(), self.model, self.seed, dict(self.teachers))
@@ -98,6 +106,11 @@ class Judging:
     rows: tuple[int, ...]
     device: str
 
+    @property
+    def doing(self) -> str:
+        """What is shown while it runs."""
+        return self.trial.name
+
     def run(self, report: Report, stop: Callable[[], bool]) -> tuple[Outcomes, list[str]]:
         """Attack and judge."""
         images = self.source.images().select(np.array(self.rows))
@@ -114,24 +127,34 @@ class Judging:
         ((_, outcomes),) = list(parts)
         return outcomes, said
 
+
+@dataclass(frozen=True)
+class Checking:
+    """Ask whether the figures of a network should be believed; the result is the verdicts."""
+
+    path: Path
+    checkpoint_id: str
+    source: Source
+    asked: Examination
+    batch_size: int
+    device: str
+
+    @property
+    def doing(self) -> str:
+        """What is shown while it runs."""
+        return "soundness checks"
+
+    def run(self, report: Report, stop: Callable[[], bool]) -> list[Verdict]:
+        """Run the checks."""
+        network, images = _network(self.path, self.checkpoint_id), self.source.images()
+        return list(self.asked.verdicts(network, images, batch_size=self.batch_size, device=self.device))
+
     def cost(self) -> float:
-        """Forecast, likewise."""
-        return trial_cost(self.trial, self.source.images().classes) * len(self.rows)
-
-
-SURVIVAL = 0.6
-"""Share of images that a forecast assumes an attack has to work on to its end."""
+        """Forecast: what they may cost, a share of the standard attack on all images."""
+        return ALLOWED * STANDARD * len(self.source.images())
 
 
 def training_cost(plan: Plan, images: int) -> float:
     """Forecast of a training on so many images, in forward passes of one image; a backward pass counts as one."""
     steps = getattr(getattr(plan.recipe.objective, "inner", None), "steps", 0)
     return 2.0 * (steps + 2) * plan.schedule.epochs * images
-
-
-def trial_cost(trial: Trial, classes: int) -> float:
-    """Forecast of a trial on one image of K classes, likewise."""
-    if trial.attack is None:
-        return 1.0
-    passes = trial.attack.passes(classes)
-    return 2 + SURVIVAL * (passes.forwards + passes.backwards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from bench import store as store_module
 from bench.errors import BadStore, DiskFull
 from bench.outcomes import Outcomes
 from bench.store import AttackRow, CheckpointRow, DatasetRow, EpochRow, Store
+from bench.verdicts import Verdict
 
 N = 30
 LABEL = np.arange(N) % 3
+ZERO_GRADIENT = Verdict("zero-gradient", None, 0.1, "pass", 10, "no gradient is zero")
 DATASET = DatasetRow("d1", "digits", "test", "", N, ("zero", "one", "two"))
 
 
@@ -41,19 +44,16 @@ def checkpoint(name: str, teacher: str | None = None) -> CheckpointRow:
 def result(name: str, attack_name: str) -> Outcomes:
     rng = np.random.default_rng(sum(map(ord, name + attack_name)))
     predicted = np.where(rng.random(N) < 0.6, LABEL, (LABEL + 1) % 3)
-    return of(np.arange(N), LABEL, predicted, rng.random(N), np.where(predicted == LABEL, 0, 2), 300, 90, 1.5)
+    broken = np.where(predicted == LABEL, 0, 2)
+    return of(np.arange(N), LABEL, predicted, rng.random(N), broken, rng.exponential(size=N), 10, 3, 1.5)
 
 
 def enter(store: Store, name: str, attack_name: str, chunks: Sequence[slice]) -> None:
     evaluation = store.begin(name, "d1", f"{attack_name}-id", N)
     whole = result(name, attack_name)
     for part in chunks:
-        columns = [
-            getattr(whole, column)[part] for column in ("sample", "label", "predicted", "confidence", "broken_by")
-        ]
-        share = len(columns[0]) / N
-        counts = (round(whole.forwards * share), round(whole.backwards * share), whole.seconds * share)
-        store.add_chunk(evaluation, of(*columns, *counts))
+        some = whole.select(np.arange(N)[part])
+        store.add_chunk(evaluation, replace(some, seconds=whole.seconds * len(some) / N))
 
 
 def filled(path: Path, order: Sequence[tuple[str, str]], chunks: Sequence[slice] = (slice(None),)) -> Store:
@@ -123,7 +123,7 @@ def test_equal_facts_give_equal_bytes(exported: Path, tmp_path: Path) -> None:
 
 def test_manifest_counts_and_hashes(exported: Path) -> None:
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     rows = {name: entry["rows"] for name, entry in manifest["files"].items()}
     assert rows == {
         "datasets.parquet": 1, "attacks.parquet": 2, "checkpoints.parquet": 4, "epochs.parquet": 12,
@@ -198,15 +198,53 @@ def test_merge_of_two_bundles_in_either_order_exports_the_same(tmp_path: Path) -
 
 def test_checks_and_published_figures_travel(tmp_path: Path) -> None:
     store = filled(tmp_path / "bench.duckdb", PAIRS[:1])
+    store.add_dataset(DatasetRow("d2", "noise", "test", "", 1, ("x",)))
+    store.add_verdicts("a", "d1", "none", "0", [ZERO_GRADIENT])
+    store.add_verdicts("t", "d2", "Linf", "8/255", [replace(ZERO_GRADIENT, name="ordering", verdict="fail")])
     with store._writing() as connection:
-        connection.execute("INSERT INTO checks VALUES ('a', 'zero-gradient', NULL, 0.1, 'pass', 10)")
         connection.execute("INSERT INTO published VALUES ('paper', 'm', 'd', 'r', 'aa', 'Linf', 0.1, 'accuracy', 0.5)")
     store.export(tmp_path / "bundle")
     target = empty(tmp_path / "target.duckdb")
     for _ in range(2):
         target.merge(tmp_path / "bundle")
-        assert target.rows("SELECT check_name, value FROM checks") == [("zero-gradient", None)]
+        assert target.verdicts("a", "d1", "none", "0") == [ZERO_GRADIENT]
+        assert target.rows("SELECT name FROM checks JOIN datasets USING (dataset_id) ORDER BY 1") == [
+            ("digits",),
+            ("noise",),
+        ]
         assert target.rows("SELECT source, value FROM published") == [("paper", 0.5)]
+
+
+def test_the_verdict_of_a_newer_check_replaces_the_older(tmp_path: Path) -> None:
+    found: dict[str, list[Verdict]] = {}
+    for name, version in (("old", 1), ("new", 2)):
+        store = filled(tmp_path / f"{name}.duckdb", PAIRS[:1])
+        found[name] = [replace(ZERO_GRADIENT, detail=name, version=version)]
+        store.add_verdicts("a", "d1", "none", "0", found[name])
+        store.export(tmp_path / name)
+    for first, second in (("old", "new"), ("new", "old")):
+        target = empty(tmp_path / f"{first}-{second}.duckdb")
+        target.merge(tmp_path / first)
+        target.merge(tmp_path / second)
+        assert target.verdicts("a", "d1", "none", "0") == found["new"]
+
+
+def test_a_bundle_of_the_first_schema_is_read(source: Store, folder: Path, tmp_path: Path) -> None:
+    for column in ("divergence", "forwards", "backwards"):
+        forge(folder, "outcomes", f"ALTER TABLE facts DROP COLUMN {column}")
+    forge(
+        folder,
+        "checks",
+        "CREATE OR REPLACE TABLE facts (checkpoint_id VARCHAR, check_name VARCHAR, value DOUBLE, threshold DOUBLE, "
+        "verdict VARCHAR, n INTEGER)",
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 1}))
+    target = empty(tmp_path / "target.duckdb")
+    assert target.merge(folder) == 4
+    old = "SELECT * REPLACE (NULL AS divergence, NULL AS forwards, NULL AS backwards)"
+    assert target.rows(FACTS) == source.rows(f"{old} FROM ({FACTS}) ORDER BY ALL")
+    assert target.rows("SELECT DISTINCT forwards, backwards FROM complete_evaluations") == [(300, 90)]
 
 
 def test_an_empty_database_makes_an_empty_bundle(tmp_path: Path) -> None:
@@ -298,8 +336,8 @@ def test_no_bundle(tmp_path: Path) -> None:
 def test_a_bundle_of_another_schema(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 9}))
-    refused(folder, tmp_path, "has schema 9, this evenbench reads 1")
-    assert store_module.SCHEMA_VERSION == 1
+    refused(folder, tmp_path, "has schema 9, this evenbench reads 2 and earlier")
+    assert store_module.SCHEMA_VERSION == 2
 
 
 def forge(folder: Path, table: str, sql: str) -> None:

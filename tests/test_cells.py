@@ -15,6 +15,7 @@ from bench.units import Judging, Training
 STUDY = """
 name = "cells"
 dataset = "digits"
+checks = "none"
 model = "convnet-2"
 eps = "0.15"
 attacks = ["fgsm", "pgd-sat"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ from torch import nn
 
 from bench.attacks.attack import Attack, Attributed
 from bench.attacks.first_order import FGSM, PGD
-from bench.attacks.suite import CLEAN, Trial, check_classes, plan
+from bench.attacks.suite import CLEAN, Trial, fitted, plan
 from bench.data import Images, load
 from bench.errors import BadData, BadModel, BadOption, OutOfBudget
-from bench.evaluate import chunks, evaluate
-from bench.outcomes import SURVIVED, WRONG_UNATTACKED, Outcomes
+from bench.evaluate import chunks, evaluate, joined
+from bench.outcomes import COLUMNS, SURVIVED, WRONG_UNATTACKED, Outcomes
 
 EPS = Fraction(8, 100)
 
@@ -50,16 +52,9 @@ def trial(attack: Attack, name: str = "mine", **options) -> Trial:
 def whole(results) -> Outcomes:
     """The outcomes of all chunks of one trial, in the order of the samples."""
     parts = [outcomes for _, outcomes in results]
-    columns = [
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("sample", "label", "predicted", "confidence", "broken_by")
-    ]
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS]
     order = np.argsort(columns[0])
-    return Outcomes(
-        *(column[order] for column in columns),
-        forwards=sum(part.forwards for part in parts),
-        backwards=sum(part.backwards for part in parts),
-    )
+    return Outcomes(*(column[order] for column in columns))
 
 
 def same(a: Outcomes, b: Outcomes) -> bool:
@@ -111,14 +106,18 @@ def test_outcomes_of_an_attack_worked_out_step_by_step(net, images):
     [(FGSM(), 1, 1), (PGD(steps=7), 7, 7), (PGD(steps=3, restarts=4), 4 * (3 + 1), 12)],
 )
 def test_passes_are_counted_exactly(net, images, attack, forwards, backwards):
-    right = int(whole(evaluate(net, images, [CLEAN])).correct.sum())
     outcomes = whole(evaluate(net, images, [trial(attack)], batch_size=33))
-    # all once to see which are right; the attack and one judging pass on those
-    assert outcomes.forwards == len(images) + right * (forwards + 1)
-    assert outcomes.backwards == right * backwards
+    # all once to see which are right; the attack and one judging pass on those, which ends early where it succeeds
+    survived, unattacked = outcomes.broken_by == SURVIVED, outcomes.broken_by == WRONG_UNATTACKED
+    assert set(outcomes.forwards[survived].tolist()) == {1 + forwards + 1}
+    assert set(outcomes.backwards[survived].tolist()) == {backwards}
+    assert set(outcomes.forwards[unattacked].tolist()) == {1}
+    assert set(outcomes.backwards[unattacked].tolist()) == {0}
+    assert outcomes.forwards.max() == 1 + forwards + 1
+    assert outcomes.forwards[~unattacked].min() >= 3
     assert tuple(attack.passes(10)) == (forwards, backwards)
     clean = whole(evaluate(net, images, [CLEAN]))
-    assert (clean.forwards, clean.backwards) == (len(images), 0)
+    assert (clean.forwards.sum(), clean.backwards.sum()) == (len(images), 0)
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -193,7 +192,7 @@ def test_it_works_under_no_grad(net, images):
 
 
 def test_bfloat16_searches_and_fp32_judges(net, images):
-    seen: list[torch.dtype] = []
+    seen: list[tuple[torch.dtype, int]] = []
 
     class Watched(nn.Module):
         def __init__(self):
@@ -202,11 +201,17 @@ def test_bfloat16_searches_and_fp32_judges(net, images):
 
         def forward(self, x):
             answer = self.net(x)
-            seen.append(answer.dtype)
+            seen.append((answer.dtype, len(x)))
             return answer
 
     outcomes = whole(evaluate(Watched(), images, [trial(PGD(steps=4), precision="bf16")]))
-    assert seen == [torch.float32, *[torch.bfloat16] * 4, torch.float32]
+    del seen[: seen.index((torch.float32, len(images)))]  # passes that make the network for searching are the model's
+    searched = sum(n for dtype, n in seen if dtype == torch.bfloat16)
+    assert searched >= 4 * int(outcomes.correct.sum())
+    assert outcomes.forwards.sum() == sum(n for _, n in seen)  # those that confirm a break in fp32 among them
+    assert seen[0] == (torch.float32, len(images))
+    assert seen[-1][0] == torch.float32
+    assert int((outcomes.broken_by == 2).sum()) > 0
     fp32 = whole(evaluate(net, images, [trial(PGD(steps=4))]))
     assert abs(int(outcomes.correct.sum()) - int(fp32.correct.sum())) <= 5
 
@@ -243,7 +248,7 @@ class _FirstPixel(nn.Module):
 
 def test_reference_autoattack_through_the_evaluator(net, images):
     some = images.select(np.arange(10))
-    _, reference = plan(["autoattack"], eps=Fraction(3, 10), batch_size=10)
+    _, reference = plan(["autoattack-reference"], eps=Fraction(3, 10), batch_size=10)
     outcomes = whole(evaluate(net, some, [reference]))
     pgd = whole(evaluate(net, some, [trial(PGD(), eps=Fraction(3, 10))]))
     assert outcomes.correct.sum() <= pgd.correct.sum()
@@ -261,6 +266,115 @@ def test_progress_goes_up_within_chunks_and_ends_at_the_total(net, images):
     assert mine[-1] == 120
     assert len(set(mine)) >= 15
     assert [n for name, n, _ in heard if name == "clean"] == [50, 100, 120]
+
+
+# The network that attacks see, and memory.
+
+
+@dataclass(frozen=True)
+class Seeing(Attack):
+    """Leaves the images alone, and keeps what it was given as a model."""
+
+    seen: ClassVar[list[nn.Module]] = []
+
+    def __call__(self, model, x, y, *, eps, norm, streams):
+        self.seen.append(model.model)
+        return x
+
+
+def test_attacks_see_one_faster_twin_and_the_clean_trial_needs_none(net, images, monkeypatch):
+    made: list[nn.Module] = []
+    monkeypatch.setattr("bench.evaluate.search_model", lambda model, probe: made.append(probe) or copy.deepcopy(model))
+    Seeing.seen.clear()
+    list(evaluate(net, images, [CLEAN], batch_size=50))
+    assert made == []
+    list(evaluate(net, images, [CLEAN, trial(Seeing()), trial(Seeing(), seed=1)], batch_size=50))
+    assert len(Seeing.seen) == 6
+    assert len({id(model) for model in Seeing.seen}) == 1
+    assert Seeing.seen[0] is not net
+    assert torch.equal(made.pop(), images.batch(slice(0, 4))[0])
+    assert made == []
+
+
+def test_the_twin_is_folded_and_changes_no_verdict(net, images, monkeypatch):
+    trials = plan(["fgsm", "pgd-sat", "apgd-ce"], eps=EPS, batch_size=50)[1:]
+    Seeing.seen.clear()
+    list(evaluate(net, images, [trial(Seeing())]))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in Seeing.seen[0].modules())
+    folded = [whole(evaluate(net, images, [each])) for each in trials]
+    monkeypatch.setattr("bench.evaluate.search_model", lambda model, probe: model)
+    for each, found in zip(trials, folded, strict=True):
+        assert same(found, whole(evaluate(net, images, [each])))
+
+
+def test_the_model_decides_whatever_the_twin_says(net, images, monkeypatch):
+    wrong = Answering(lambda x: -logits(x) * 100)
+    monkeypatch.setattr("bench.evaluate.search_model", lambda model, probe: wrong)
+    outcomes = whole(evaluate(net, images, [trial(FGSM(), eps=Fraction(1, 10**6))]))
+    assert np.array_equal(outcomes.predicted, whole(evaluate(net, images, [CLEAN])).predicted)
+
+
+class Hungry(nn.Module):
+    """A network for which memory runs out above some images at a time."""
+
+    def __init__(self, net: nn.Module, most: int) -> None:
+        super().__init__()
+        self.net, self.most, self.failed = net, most, []
+
+    def __deepcopy__(self, memo):
+        return self  # the searching, too, is done by this one
+
+    def forward(self, x):
+        if len(x) > self.most:
+            self.failed.append(len(x))
+            raise torch.OutOfMemoryError(f"{len(x)} images")
+        return self.net(x)
+
+
+def test_where_memory_runs_out_chunks_are_divided_and_stay_chunks(net, images):
+    each = trial(PGD(steps=5))
+    model, heard, kept = Hungry(net, 15), [], []
+    parts = list(
+        evaluate(
+            model,
+            images,
+            [each],
+            batch_size=50,
+            report=lambda trial, n, total: heard.append(n),
+            keep=lambda trial, sample, delta: kept.extend(sample),
+        )
+    )
+    assert [len(outcomes) for _, outcomes in parts] == [50, 50, 20]
+    assert model.failed == [50, 25]
+    assert heard[-1] == 120
+    assert heard == sorted(heard)
+    wanted = list(evaluate(net, images, [each], batch_size=50))
+    assert same(whole(parts), whole(wanted))
+    assert np.array_equal(kept, whole(wanted).sample[whole(wanted).broken_by != WRONG_UNATTACKED])
+    assert np.array_equal(whole(parts).forwards, whole(wanted).forwards)
+    assert all(outcomes.seconds > 0 for _, outcomes in parts)
+
+
+def test_a_result_that_depends_on_the_batch_is_not_divided(net, images):
+    with pytest.raises(BadOption, match=r"out of memory with 8 images .*'mine' depends on .* --batch-size"):
+        list(evaluate(Hungry(net, 7), images, [trial(InBatches(), batch_size=8)], batch_size=100))
+
+
+def test_memory_that_does_not_hold_one_image(net, images):
+    with pytest.raises(BadOption, match="out of memory with a single image"):
+        list(evaluate(Hungry(net, 0), images, [CLEAN]))
+
+
+def test_a_usual_chunk_has_250_images(net):
+    assert [len(outcomes) for _, outcomes in evaluate(net, load("digits"), [CLEAN])] == [250, 250, 219]
+
+
+def test_outcomes_one_after_the_other(net, images):
+    parts = [outcomes for _, outcomes in evaluate(net, images, [trial(FGSM())], batch_size=50)]
+    together = joined(parts)
+    assert together.seconds == sum(part.seconds for part in parts)
+    for name in COLUMNS:
+        assert np.array_equal(getattr(together, name), np.concatenate([getattr(part, name) for part in parts]))
 
 
 # What can be wrong with a model.
@@ -401,7 +515,7 @@ def test_nothing_right_nothing_attacked(images):
     zeros = images.select(np.flatnonzero(images.labels == 0))
     outcomes = whole(evaluate(wrong, zeros, [trial(FGSM())]))
     assert (outcomes.broken_by == WRONG_UNATTACKED).all()
-    assert outcomes.forwards == len(zeros)
+    assert outcomes.forwards.sum() == len(zeros)
 
 
 class Blinding(nn.Module):
@@ -420,14 +534,14 @@ def test_gradients_that_are_not_finite_are_reported(net, images):
     trials, size, said = [trial(PGD(steps=3))], len(images), []
     ((_, outcomes),) = evaluate(Blinding(net), images, trials, batch_size=size, notice=said.append)
     assert len(said) == 1
-    assert f"{outcomes.backwards} of {outcomes.backwards} gradients were NaN or infinite" in said[0]
+    assert f"{outcomes.backwards.sum()} of {outcomes.backwards.sum()} gradients were NaN or infinite" in said[0]
     said.clear()
     list(evaluate(net, images, trials, batch_size=size, notice=said.append))
     assert said == []
 
 
 def test_too_few_classes_are_refused_before_any_work():
-    trials = plan(["pgd-sat", "autoattack"], eps=Fraction(8, 255), batch_size=10)
-    check_classes(trials, 4)
-    with pytest.raises(BadOption, match="'autoattack' needs at least 4 classes, the data have 3"):
-        check_classes(trials, 3)
+    trials = plan(["pgd-sat", "autoattack-reference"], eps=Fraction(8, 255), batch_size=10)
+    fitted(trials, 4)
+    with pytest.raises(BadOption, match="'autoattack-reference' needs at least 4 classes, the data have 3"):
+        fitted(trials, 3)

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 STUDY = """
 name = "kill"
 dataset = "digits"
+checks = "none"
 model = "convnet-2"
 eps = "0.15"
 attacks = ["fgsm", "pgd-sat"]

@@ -23,7 +23,7 @@ from rich.console import Console
 from bench.boards import Scope, arenas, tell_apart
 from bench.columns import board_table, class_table, overview_table
 from bench.errors import BadStore, BenchError, UnknownName
-from bench.leaderboard import FORMATS, SORTS, Board, Queryable, boards, render
+from bench.leaderboard import FORMATS, SORTS, Board, Queryable, boards, calibration, render
 from bench.page import colour, picture
 
 SCHEMA = Path(__file__).parents[1] / "bench" / "schema.sql"
@@ -88,6 +88,8 @@ class Database:
         label: np.ndarray[tuple[int], np.dtype[np.int64]],
         correct: np.ndarray[tuple[int], np.dtype[np.bool_]],
         planned: int | None = None,
+        confidence: float | Sequence[float] = 0.9,
+        divergence: float | None = None,
     ) -> None:
         n = len(label)
         number = int(self.query("SELECT count(*) AS n FROM evaluations")["n"][0])
@@ -98,10 +100,11 @@ class Database:
         self.connection.execute("INSERT INTO chunks VALUES (?, ?, 0, 0, 0.0)", [number, n])
         rows = pd.DataFrame({"sample": np.arange(n), "label": label, "correct": correct})
         rows["predicted"] = np.where(correct, label, (label + 1) % (label.max() + 2))
+        rows["confidence"], rows["divergence"] = confidence, divergence
         self.connection.register("rows_in", rows)
         self.connection.execute(
-            "INSERT INTO outcomes SELECT ?, sample, label, predicted, correct, 0.9, CASE WHEN correct THEN 0 ELSE 1 END"
-            " FROM rows_in",
+            "INSERT INTO outcomes BY NAME SELECT ? AS evaluation_id, *,"
+            " CASE WHEN correct THEN 0 ELSE 1 END AS broken_by FROM rows_in",
             [number],
         )
         self.connection.unregister("rows_in")
@@ -380,6 +383,10 @@ def test_terminal_shows_every_figure_at_80_columns(made: list[Board]) -> None:
             assert f"{row.robust.nsd:.3f}" in text
     last = text[text.index("all attacks") :]
     assert re.search(r"trades +\d+\.\d +\d+\.\d", last)
+    for row in made[0].rows:  # five attacks, and none of the figures is cut
+        assert row.best_known is not None
+        assert f"{100 * row.best_known.score.accuracy:.1f}" in last
+        assert f"{row.robust.nsd:.3f}" in last
 
 
 def test_terminal_shows_brackets_as_they_are() -> None:
@@ -494,7 +501,7 @@ def test_text_formats_hold_whatever_a_name_holds(hostile: list[Board]) -> None:
     assert "](javascript" not in markdown
     for line in markdown.splitlines():
         if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) in {5, 8, 12}
+            assert len(re.findall(r"(?<!\\)\|", line)) in {5, 9, 14}
     rows = list(csv.DictReader(io.StringIO(render(hostile, "csv"))))
     assert {row["method"] for row in rows} == {HOSTILE, "=1+1", "{{ 7 * 7 }}"}
     assert json.loads(render(hostile, "json"))[0]["class_names"][2] == "名前"
@@ -563,7 +570,7 @@ def test_overview_has_a_column_per_fingerprint(made: list[Board]) -> None:
     titles = [heading.title for heading in table.headings]
     assert titles == [
         *("method", "model", "clean", "fgsm", "pgd-trades", "pgd-sat", "cw", "autoattack"),
-        *("worst class", "NSD"),
+        *("best known", "worst class", "NSD"),
     ]
     assert [cells[0].value for cells in table.rows] == [row.name for row in made[0].rows]
     assert overview_table(made[:1]) is None
@@ -577,6 +584,222 @@ def test_overview_keeps_entries_the_strongest_attack_has_not_met() -> None:
     assert table is not None
     assert [cells[0].text for cells in table.rows] == ["trades", "late"]
     assert table.rows[1][4].text == "–"  # noqa: RUF001 - the dash of an empty cell
+
+
+# ---- best known
+
+
+def two_attacks() -> Database:
+    """Two methods on four samples of two classes; a under autoattack and cw, b under the same and fgsm."""
+    database = Database()
+    data, label = database.dataset("toy", 4, 2), np.array([0, 0, 1, 1])
+    survived = {
+        ("a", "autoattack"): [True, False, True, True],
+        ("a", "cw"): [True, True, False, True],
+        ("b", "autoattack"): [True, True, False, True],
+        ("b", "cw"): [True, True, True, True],
+        ("b", "fgsm"): [False, True, True, True],
+    }
+    checkpoints = {method: database.checkpoint(method) for method in "ab"}
+    keys = {attack: database.attack(attack) for attack in ("autoattack", "cw", "fgsm")}
+    for (method, attack), correct in survived.items():
+        database.evaluate(checkpoints[method], data, keys[attack], label, np.array(correct))
+    return database
+
+
+def test_best_known_is_the_and_over_all_attacks_and_says_over_how_many() -> None:
+    made = boards(two_attacks())
+    known = {row.method: row.best_known for row in made[0].rows}
+    assert known["a"] is not None
+    assert known["b"] is not None
+    assert (known["a"].score.accuracy, known["a"].attacks) == (0.5, 2)
+    assert (known["b"].score.accuracy, known["b"].attacks) == (0.5, 3)
+    assert known["a"].score.class_accuracy == (0.5, 0.5)
+    table = overview_table(made)
+    assert table is not None
+    assert [heading.title for heading in table.headings][-3:] == ["best known", "worst class", "NSD"]
+    assert {cells[-3].text for cells in table.rows} == {"50.0"}
+    assert "best known: over 2 to 3 attacks" in table.note
+    # and it changes no rank and no board
+    assert [(row.method, row.rank) for row in made[0].rows] == [("a", 1), ("b", 1)]
+    assert {board.attack for board in made} == {"autoattack", "cw", "fgsm"}
+
+
+def test_best_known_is_in_every_format() -> None:
+    made = boards(two_attacks())
+    for format in ("md", "html"):
+        assert "best known: over 2 to 3 attacks" in render(made, format)
+    assert "best known" in screen(made, 80)
+    rows = list(csv.DictReader(io.StringIO(render(made, "csv"))))
+    assert {(row["method"], row["best_known_accuracy"], row["best_known_attacks"]) for row in rows} == {
+        ("a", "0.5", "2"),
+        ("b", "0.5", "3"),
+    }
+    listing = json.loads(render(made, "json"))
+    assert {row["best_known_accuracy"] for board in listing for row in board["rows"]} == {0.5}
+
+
+def test_best_known_is_hidden_where_a_row_met_one_attack_only() -> None:
+    database = two_attacks()
+    late = database.checkpoint("late")
+    database.evaluate(late, "data-toy-4", "attack-cw-0.15", np.array([0, 0, 1, 1]), np.array([True] * 4))
+    made = boards(database)
+    table = overview_table(made)
+    assert table is not None
+    assert "best known" not in [heading.title for heading in table.headings]
+    assert "best known" not in table.note
+    rows = {row.method: row.best_known for board in made for row in board.rows}
+    assert rows["late"] is None
+    assert rows["a"] is not None
+
+
+def test_best_known_is_over_all_attacks_whatever_the_scope() -> None:
+    (board,) = boards(two_attacks(), scope=Scope(attacks=("attack-cw-0.15",)))
+    assert {row.best_known.score.accuracy for row in board.rows if row.best_known} == {0.5}
+    assert boards(two_attacks(), sort="best_known")
+
+
+def test_best_known_of_seeds_is_their_mean() -> None:
+    database = Database()
+    data, label = database.dataset("toy", 4, 2), np.array([0, 0, 1, 1])
+    keys = [database.attack(attack) for attack in ("autoattack", "cw")]
+    for seed, hits in enumerate(([1, 1, 1, 0], [1, 0, 0, 0])):
+        checkpoint = database.checkpoint("a", seed)
+        for key in keys:
+            database.evaluate(checkpoint, data, key, label, np.array(hits) > 0)
+    known = boards(database)[0].rows[0].best_known
+    assert known is not None
+    assert (known.score.accuracy, known.attacks) == (0.5, 2)
+
+
+# ---- calibration
+
+
+def confident() -> Database:
+    """One method, two seeds: half of four samples right at 0.9, then all right at 0.5; divergence 1 and 2."""
+    database = Database()
+    data, label, key = database.dataset("toy", 4, 2), np.array([0, 0, 1, 1]), database.attack("cw")
+    clean = database.attack("clean")
+    for seed, (right, confidence) in enumerate([([True, False] * 2, 0.9), ([True] * 4, 0.5)]):
+        checkpoint = database.checkpoint("a", seed)
+        database.evaluate(checkpoint, data, clean, label, label >= 0, confidence=0.75, divergence=0.0)
+        database.evaluate(checkpoint, data, key, label, np.array(right), confidence=confidence, divergence=1.0 + seed)
+    return database
+
+
+def test_calibration_is_the_mean_over_seeds() -> None:
+    row = boards(confident())[0].rows[0]
+    found, clean = row.robust.calibration, row.clean and row.clean.calibration
+    assert found is not None
+    assert clean
+    assert found.mean_confidence == pytest.approx(0.7)
+    assert found.ece == pytest.approx((0.4 + 0.5) / 2)
+    assert found.ece_mass == pytest.approx((0.4 + 0.5) / 2)  # samples of one confidence share their accuracy
+    assert found.error_confidence == pytest.approx(0.9)  # of the seed that errs
+    assert found.divergence == 1.5
+    assert clean.ece == 0.25
+
+
+def test_calibration_is_in_every_format() -> None:
+    made = boards(confident())
+    (row,) = csv.DictReader(io.StringIO(render(made, "csv")))
+    assert (row["ece"], row["divergence"], row["clean_ece"]) == ("0.45", "1.5", "0.25")
+    (listed,) = json.loads(render(made, "json"))[0]["rows"]
+    assert (listed["ece_mass"], listed["error_confidence"], listed["mean_confidence"]) == (0.45, 0.9, 0.7)
+    for format in ("md", "html"):
+        text = render(made, format)
+        assert "ECE" in text
+        assert "1.500" in text
+    assert "ECE" not in screen(made, 80)
+    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    console.print(calibration(made))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "calibration, cw" in shown
+    for text in ("70.0", "45.0", "90.0", "25.0", "1.500"):
+        assert text in shown
+
+
+def test_divergence_is_unknown_where_a_seed_did_not_record_it() -> None:
+    database = confident()
+    database.connection.execute("UPDATE outcomes SET divergence = NULL WHERE evaluation_id = 1")
+    row = boards(database)[0].rows[0]
+    assert row.robust.calibration is not None
+    assert row.robust.calibration.divergence is None
+    assert row.robust.calibration.ece == pytest.approx(0.45)
+
+
+# ---- soundness
+
+
+def checked(*verdicts: tuple[str, str, str, str, str]) -> list[Board]:
+    """Two methods under two attacks, with verdicts (method, norm, eps, check, verdict)."""
+    database = sample_database(("trades", "adr"), 1, ("clean", "cw", "autoattack"))
+    for method, norm, eps, name, verdict in verdicts:
+        database.connection.execute(
+            "INSERT INTO checks VALUES (?, 'data-digits-719', ?, ?, ?, 1.0, 0.5, ?, 100, 'why', 1)",
+            [f"recipe-{method}--convnet-6-digits-last-0", norm, eps, name, verdict],
+        )
+    return boards(database)
+
+
+def test_a_row_that_fails_a_check_is_marked_and_keeps_its_rank() -> None:
+    before = checked()
+    after = checked(
+        ("trades", "Linf", "0.15", "zero-gradient", "fail"),
+        ("trades", "none", "0", "precision", "fail"),
+        ("adr", "none", "0", "precision", "pass"),
+    )
+    for plain, marked in zip(before, after, strict=True):
+        assert [row.rank for row in marked.rows] == [row.rank for row in plain.rows]
+        assert [row.robust for row in marked.rows] == [row.robust for row in plain.rows]
+        assert {row.method: row.checks for row in marked.rows} == {"trades": "fail", "adr": "pass"}
+        assert {row.checks for row in plain.rows} == {"not run"}
+        for row in marked.rows:
+            assert row.failed_checks == (("precision", "zero-gradient") if row.method == "trades" else ())
+    overview = overview_table(after)
+    assert overview is not None
+    for table in (*map(board_table, after), *map(class_table, after), overview):
+        names = [cells[1 if table.headings[0].title == "#" else 0].text for cells in table.rows]
+        assert sorted(names) == ["adr", "trades †"]
+        assert [names[number] for number in table.doubtful] == ["trades †"]
+        assert "trades (precision, zero-gradient)" in table.note
+
+
+def test_a_failed_check_is_told_in_every_format() -> None:
+    made = checked(("trades", "Linf", "0.15", "zero-gradient", "fail"))
+    for text in (screen(made, 120), render(made, "md"), render(made, "html")):
+        assert "trades †" in text
+        assert "fails soundness checks" in text
+        assert "(zero-gradient)" in text
+    page = Page(render(made, "html"))
+    rows = [attributes.get("class") for attributes in page.all("tr")]
+    assert rows.count("doubtful") == 1 + 2 * len(made)  # the overview, each board and its classes
+    by_method = {row["method"]: row for row in csv.DictReader(io.StringIO(render(made, "csv")))}
+    assert (by_method["trades"]["checks"], by_method["trades"]["failed_checks"]) == ("fail", "zero-gradient")
+    assert (by_method["adr"]["checks"], by_method["adr"]["failed_checks"]) == ("not run", "")
+    listed = {row["method"]: row for row in json.loads(render(made, "json"))[0]["rows"]}
+    assert listed["trades"]["failed_checks"] == ["zero-gradient"]
+
+
+def test_only_checks_of_the_same_data_and_budget_count() -> None:
+    made = checked(
+        ("trades", "Linf", "8/255", "a", "fail"),
+        ("trades", "L2", "0.15", "b", "fail"),
+        ("adr", "none", "0", "c", "warn"),
+    )
+    for board in made:
+        assert {row.method: row.checks for row in board.rows} == {"trades": "not run", "adr": "warn"}
+        assert not board_table(board).doubtful
+    assert "†" not in render(made, "md")
+
+
+def test_a_row_is_only_passed_if_all_its_seeds_are() -> None:
+    database = sample_database(("trades",), 2, ("cw",))
+    sql = "INSERT INTO checks VALUES (?, 'data-digits-719', 'none', '0', 'a', NULL, NULL, 'pass', 9, '', 1)"
+    for seed, wanted in enumerate(("not run", "pass")):
+        database.connection.execute(sql, [f"recipe-trades--convnet-6-digits-last-{seed}"])
+        assert boards(database)[0].rows[0].checks == wanted
 
 
 # ---- start-up

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, rel_entr, softmax
 
-from bench.losses import cross_entropy, dlr, kl, margin, one_hot, rival
+from bench.losses import (
+    cross_entropy,
+    dlr,
+    kl,
+    margin,
+    one_hot,
+    probability_margin,
+    rival,
+    targeted_dlr,
+    targeted_margin,
+)
 
 LOGITS = arrays(np.float32, (4, 5), elements=st.floats(-20, 20, width=32))
 LABELS = arrays(np.int64, (4,), elements=st.integers(0, 4))
@@ -50,6 +60,12 @@ def test_values_worked_by_hand():
     assert margin(z, y).tolist() == [-1.0, 3.0]
     # -(2-1)/(2-0) and -(0-3)/(3-0)
     assert dlr(z, y).tolist() == [-0.5, 1.0]
+    goal = torch.tensor([2, 1])
+    assert targeted_margin(z, y, goal).tolist() == [-2.0, 3.0]
+    # (1 - 4) / (4 - (2 + 1) / 2)
+    assert targeted_dlr(torch.tensor([[4.0, 3, 2, 1]]), y[:1], torch.tensor([3])).tolist() == pytest.approx([-1.2])
+    # probabilities 2/3 and 1/3
+    assert probability_margin(torch.tensor([[math.log(2), 0.0]]), y[:1]).tolist() == pytest.approx([-1 / 3])
     uniform = torch.full((1, 4), 0.25)
     assert cross_entropy(torch.zeros(1, 4), uniform).item() == pytest.approx(math.log(4))
     assert kl(uniform, torch.zeros(1, 4)).item() == pytest.approx(0, abs=1e-7)

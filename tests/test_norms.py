@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bench.errors import BadBudget
-from bench.norms import L2, LINF, NORMS, norm, per_image
+from bench.norms import L2, LINF, NORMS, growth, norm, per_image
 from bench.streams import Streams
 
 DELTAS = arrays(np.float32, (3, 2, 4), elements=st.floats(-4, 4, width=32))
@@ -105,3 +105,15 @@ def test_norms_are_found_by_name():
     assert norm("L2") is L2
     with pytest.raises(BadBudget, match="norm 'L1' is not supported; choose one of Linf, L2"):
         norm("L1")
+
+
+@given(DELTAS, DELTAS)
+@relaxed
+def test_growth_is_the_dual_norm_and_bounds_every_move(grad, move):
+    slope, delta = torch.tensor(grad), torch.tensor(move)
+    wide = grad.astype(np.float64).reshape(3, -1)
+    np.testing.assert_allclose(growth(slope, LINF), np.abs(wide).sum(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(growth(slope, L2), np.sqrt((wide**2).sum(1)), rtol=1e-5, atol=1e-6)
+    gained = (slope * delta).flatten(1).sum(1)
+    for geometry in NORMS.values():
+        assert (gained <= growth(slope, geometry) * geometry.size(delta) * (1 + 1e-5) + 1e-5).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.outcomes import FIRST_OF_LINEUP, SURVIVED, WRONG_UNATTACKED, Outcomes
+from bench.outcomes import COLUMNS, FIRST_OF_LINEUP, SURVIVED, WRONG_UNATTACKED, Outcomes
 
 
 def of(*columns: Any) -> Outcomes:
@@ -26,8 +27,8 @@ def made(label: list[int], predicted: list[int], broken: list[int] | None = None
 
 def test_columns_are_narrowed() -> None:
     outcomes = made([0, 1], [0, 0])
-    dtypes = [getattr(outcomes, name).dtype for name in ("sample", "label", "predicted", "confidence", "broken_by")]
-    assert dtypes == [np.uint32, np.uint16, np.uint16, np.float32, np.uint8]
+    assert {name: getattr(outcomes, name).dtype for name in COLUMNS} == COLUMNS
+    assert [field.name for field in fields(Outcomes)] == [*COLUMNS, "seconds"]
     assert outcomes.correct.tolist() == [True, False]
     assert len(outcomes) == 2
 
@@ -37,6 +38,34 @@ def test_lengths_must_agree() -> None:
         of(np.arange(3), np.zeros(2), np.zeros(2), np.zeros(2), np.zeros(2))
     with pytest.raises(ValueError, match="one length"):
         of(np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)))
+
+
+def test_one_number_stands_for_every_sample_and_nothing_for_zero() -> None:
+    first = made([0, 1, 1], [0, 0, 1])
+    for name in ("divergence", "forwards", "backwards"):
+        np.testing.assert_array_equal(getattr(first, name), [0, 0, 0])
+    given = replace(first, divergence=np.array(0.25), forwards=np.array(20), backwards=np.array([1, 2, 3]))
+    np.testing.assert_array_equal(given.divergence, [0.25, 0.25, 0.25])
+    np.testing.assert_array_equal(given.forwards, [20, 20, 20])
+    with pytest.raises(ValueError, match="one length"):
+        replace(first, forwards=np.array([20]))
+
+
+@pytest.mark.parametrize("value", [-1e-6, np.nan, np.inf])
+def test_a_divergence_is_finite_and_not_negative(value: float) -> None:
+    with pytest.raises(ValueError, match="no divergence"):
+        replace(made([0, 1], [0, 0]), divergence=np.array([0.5, value]))
+
+
+def test_select_takes_every_column() -> None:
+    n = 4
+    whole = of(
+        np.arange(n) * 3, np.zeros(n), np.arange(n), np.arange(n) / n, [0, 2, 3, 2], [0, 1, 2, 3], [5, 6, 7, 8], 9, 1.5
+    )
+    some = whole.select(np.array([3, 1]))
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[[3, 1]])
+    assert some.seconds == 1.5
 
 
 @pytest.mark.parametrize(("predicted", "broken"), [(0, WRONG_UNATTACKED), (1, SURVIVED), (0, FIRST_OF_LINEUP)])

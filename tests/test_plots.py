@@ -72,7 +72,7 @@ def database_of(methods: Sequence[str] = ("natural", "trades", "adr"), epochs: S
                 right = bool(sample < hits)
                 predicted = int(label[sample]) if right else (int(label[sample]) + 1) % 3
                 run(
-                    "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, 0.5, ?)",
+                    "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, 0.5, ?, NULL, NULL, NULL)",
                     [evaluation, sample, int(label[sample]), predicted, right, 0 if right else 1],
                 )
         if method in epochs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from bench.units import Judging, Training
 HEAD = """
 name = "runner"
 dataset = "digits"
+checks = "none"
 model = "convnet-2"
 eps = "0.15"
 attacks = ["fgsm", "pgd-sat"]
@@ -123,6 +125,23 @@ def test_everything_is_done_once(study):
     assert (second.trained, second.judged, second.failures) == (0, 0, [])
     pd.testing.assert_frame_equal(outcomes(cells), stored)
     assert len(cells.store.path.read_bytes()) == len(before)
+
+
+def test_a_judged_network_is_checked_once_and_anew_when_more_was_judged(study):
+    def checked(**changes: object) -> tuple[int, int]:
+        cells = study(PAIR)
+        cells.study = replace(cells.study, checks="default", **changes)
+        cells.trials = cells.study.trials()
+        report, _ = run(cells)
+        assert report.failures == []
+        return report.checked, cells.store.rows("SELECT count(*) FROM checks")[0][0]
+
+    assert run(study(PAIR))[0].checked == 0  # where none are asked for
+    once, verdicts = checked()
+    assert once == 1
+    assert verdicts > 20
+    assert checked() == (0, verdicts)
+    assert checked(attacks=["fgsm", "pgd-sat", "cw"]) == (1, verdicts)
 
 
 def test_real_workers_come_to_the_same_outcomes_as_none(study, monkeypatch):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bench import store as store_module
 from bench.errors import BadQuery, BadStore, DiskFull, StoreBusy
-from bench.outcomes import Outcomes
+from bench.outcomes import COLUMNS, Outcomes
 from bench.store import AttackRow, CheckpointRow, DatasetRow, EpochRow, Store, evaluation_key
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,15 @@ def of(*columns: Any) -> Outcomes:
 def outcomes(sample: list[int], label: list[int], predicted: list[int]) -> Outcomes:
     broken = np.where(np.array(label) == np.array(predicted), 0, 1)
     return of(
-        np.array(sample), np.array(label), np.array(predicted), np.linspace(0.5, 1, len(sample)), broken, 7, 3, 0.25
+        np.array(sample),
+        np.array(label),
+        np.array(predicted),
+        np.linspace(0.5, 1, len(sample)),
+        broken,
+        0.5,
+        7,
+        3,
+        0.25,
     )
 
 
@@ -73,6 +81,10 @@ def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 
 
 # What goes in comes out
+
+
+def test_blocks_are_small_so_that_small_chunks_do_not_leave_them_empty(store: Store) -> None:
+    assert store.rows("SELECT block_size FROM pragma_database_size()") == [(store_module.BLOCK,)]
 
 
 def test_create_twice_keeps_what_is_there(store: Store) -> None:
@@ -126,16 +138,17 @@ def test_outcomes_come_back_as_they_went_in(tmp_path_factory: pytest.TempPathFac
     sample = np.array(data.draw(st.permutations(range(0, 3 * n, 3))))
     label, predicted = (np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))) for _ in range(2))
     confidence = np.array(data.draw(st.lists(st.floats(0, 1, width=32), min_size=n, max_size=n)))
+    rng = np.random.default_rng(n)
+    costs = (rng.exponential(size=n), *rng.integers(0, 2**32, (2, n)))
     broken = np.where(label == predicted, 0, data.draw(st.integers(1, 255)))
-    whole = of(sample, label, predicted, confidence, broken)
+    whole = of(sample, label, predicted, confidence, broken, *costs)
     evaluation = store.begin("c1", "d1", "a0", n)
     cut = data.draw(st.integers(0, n))
     for part in (slice(0, cut), slice(cut, n)):
-        columns = ("sample", "label", "predicted", "confidence", "broken_by")
-        store.add_chunk(evaluation, of(*(getattr(whole, name)[part] for name in columns)))
+        store.add_chunk(evaluation, whole.select(np.arange(n)[part]))
     found = store.query("SELECT * FROM outcomes ORDER BY sample")
     order = np.argsort(sample)
-    for name in ("sample", "label", "predicted", "correct", "confidence", "broken_by"):
+    for name in ("correct", *COLUMNS):
         wanted = getattr(whole, name)[order]
         assert found[name].to_numpy().dtype == wanted.dtype
         np.testing.assert_array_equal(found[name].to_numpy(), wanted)
@@ -207,7 +220,7 @@ def test_incomplete_evaluations_are_invisible_to_the_views(store: Store) -> None
     assert store.rows("SELECT method, attack, n, accuracy, worst_class, worst_accuracy FROM summary") == [
         ("rslad", "clean", 6, 0.5, "two", 0.0)
     ]
-    assert store.rows("SELECT n, forwards, backwards, seconds FROM complete_evaluations") == [(6, 14, 6, 0.5)]
+    assert store.rows("SELECT n, forwards, backwards, seconds FROM complete_evaluations") == [(6, 42, 18, 0.5)]
 
 
 def test_the_views_have_the_columns_that_others_rely_on(store: Store) -> None:
@@ -273,8 +286,8 @@ def test_misfits_are_refused_whole(store: Store) -> None:
 def test_an_error_within_a_transaction_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = store.begin("c1", "d1", "a0", 3)
     bad = outcomes([0], [0], [0])
-    object.__setattr__(bad, "forwards", None)  # the chunk's row comes after its outcomes
-    with pytest.raises(BadStore, match="NOT NULL"):
+    object.__setattr__(bad, "seconds", "soon")  # the chunk's row comes after its outcomes
+    with pytest.raises(BadStore, match="soon"):
         store.add_chunk(evaluation, bad)
     assert list(store.done("c1", "d1", "a0")) == []
 
@@ -292,7 +305,7 @@ def test_killed_between_and_within_transactions(store: Store) -> None:
             return Outcomes(np.array([i]), np.array([0]), np.array([0]), np.array([1.0]), np.array([0]))
         store.add_chunk(1, chunk(3))
         with store._writing() as connection:
-            connection.execute("INSERT INTO outcomes VALUES (1, 5, 0, 0, true, 1.0, 0)")
+            connection.execute("INSERT INTO outcomes VALUES (1, 5, 0, 0, true, 1.0, 0, 0, 0, 0)")
             os.kill(os.getpid(), 9)
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, check=False)
@@ -370,7 +383,7 @@ def test_readers_get_in_between_chunks(store: Store) -> None:
         code = f"import duckdb; print(duckdb.connect({str(store.path)!r}, read_only=True).sql('FROM outcomes').shape)"
         if sample == 1:
             run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            assert run.stdout.strip() == "(2, 7)"
+            assert run.stdout.strip() == "(2, 10)"
 
 
 # Files that are not what they should be
@@ -507,7 +520,7 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
         from bench.outcomes import Outcomes
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         path = Path({str(store.path)!r})
-        limit = path.stat().st_size + 1_500_000
+        limit = path.stat().st_size + 5_000_000
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         store, n, rng = Store(path), 100_000, np.random.default_rng(0)
         for i in range(20):
@@ -537,11 +550,11 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
 
 def test_a_newer_schema_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(store_module, "SCHEMA_VERSION", 2)
-        newer.setattr(store_module, "MIGRATIONS", {1: "ALTER TABLE checks ADD COLUMN remark VARCHAR"})
+        newer.setattr(store_module, "SCHEMA_VERSION", 3)
+        newer.setattr(store_module, "MIGRATIONS", {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR"})
         store.create()
     for act in (store.create, lambda: store.rows("SELECT 1")):
-        with pytest.raises(BadStore, match=r"newer evenbench \(schema 2.*upgrade") as error:
+        with pytest.raises(BadStore, match=r"newer evenbench \(schema 3.*upgrade") as error:
             act()
         one_line(error)
 
@@ -552,35 +565,35 @@ def test_an_older_schema_is_migrated(store: Store, monkeypatch: pytest.MonkeyPat
     before = store.rows("SELECT * FROM summary")
     with store._writing() as connection:
         connection.execute("DROP VIEW leaderboard")
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 3)
-    steps = {1: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 2: "ALTER TABLE checks RENAME COLUMN remark TO note"}
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 4)
+    steps = {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 3: "ALTER TABLE checks RENAME COLUMN remark TO note"}
     monkeypatch.setattr(store_module, "MIGRATIONS", steps)
     if act == "create":
         store.create()
     elif act == "write":
         store.add_attack(PGD)
     assert store.rows("SELECT note FROM checks") == []
-    assert store.rows("SELECT schema_version FROM meta") == [(3,)]
+    assert store.rows("SELECT schema_version FROM meta") == [(4,)]
     assert store.rows("SELECT * FROM summary") == before
     assert len(store.rows("SELECT * FROM leaderboard")) == 1
 
 
 def test_a_migration_that_fails_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(store_module, "SCHEMA_VERSION", 3)
+        newer.setattr(store_module, "SCHEMA_VERSION", 4)
         newer.setattr(
-            store_module, "MIGRATIONS", {1: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 2: "DROP TABLE nope"}
+            store_module, "MIGRATIONS", {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 3: "DROP TABLE nope"}
         )
         with pytest.raises(BadStore, match="nope") as error:
             store.create()
         one_line(error)
-    assert store.rows("SELECT schema_version FROM meta") == [(1,)]
+    assert store.rows("SELECT schema_version FROM meta") == [(2,)]
     assert "remark" not in store.query("SELECT * FROM checks").columns
 
 
 def test_a_schema_too_old_to_migrate(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
-    with pytest.raises(BadStore, match="schema 1, which this evenbench cannot migrate"):
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 3)
+    with pytest.raises(BadStore, match="schema 2, which this evenbench cannot migrate"):
         store.create()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,27 +49,39 @@ def stdout() -> Console:
 
 @dataclass
 class Progress:
-    """A bar with the share done, the time left and what is being done; plain lines where there is no terminal."""
+    """A bar with the share done, the time left and what is being done; plain lines where there is no terminal.
+
+    The time left is what the rest takes at the speed since the first report. How much there is to do may change as more
+    is known of it.
+    """
 
     bar: Bar
     task: TaskID
     total: float = 0.0
     said: int = -1
+    first: tuple[float, float] | None = None
+    """When, and at how much done, progress was first told."""
 
     def plan(self, total: float) -> None:
         """How much there is to do."""
         self.total = total
-        self.bar.update(self.task, total=max(total, 1e-9))
 
     def advance(self, done: float, doing: str) -> None:
         """How much is done, and what is being done."""
-        self.bar.update(self.task, completed=done, description=doing)
-        tenth = int(10 * done / self.total) if self.total else 0
-        if not self.bar.console.is_terminal and tenth != self.said:
-            self.said = tenth
-            left = self.bar.tasks[0].time_remaining
-            parts = (f"{done / max(self.total, 1e-9):4.0%} done", "" if left is None else f"{left:.0f} s left", doing)
-            self.say(", ".join(part for part in parts if part))
+        share = min(1.0, done / self.total) if self.total else 1.0
+        left = self.left(done)
+        told = "" if left is None else f"{timedelta(seconds=round(left))} left"
+        self.bar.update(self.task, completed=share, left=told, description=doing)
+        if not self.bar.console.is_terminal and int(10 * share) != self.said:
+            self.said = int(10 * share)
+            self.say(", ".join(part for part in (f"{share:4.0%} done", told, doing) if part))
+
+    def left(self, done: float) -> float | None:
+        """Seconds that the rest will take; None before that can be said."""
+        now = time.monotonic()
+        self.first = self.first or (now, done)
+        since, gained = now - self.first[0], done - self.first[1]
+        return since * max(0.0, self.total - done) / gained if since and gained > 0 else None
 
     def say(self, line: str) -> None:
         """A line to keep."""
@@ -77,7 +91,7 @@ class Progress:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Show progress for a while."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     console = stderr()
@@ -85,10 +99,9 @@ def progress() -> Iterator[Progress]:
         BarColumn(20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.description}", markup=False),
     )
     bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bar:
-        yield Progress(bar, bar.add_task("", total=None))
+        yield Progress(bar, bar.add_task("", total=1.0, left=""))

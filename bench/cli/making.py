@@ -7,19 +7,22 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bench.cli.console import Stopped, progress, resumable, stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Dataset, Db, Device, Precision
 from bench.cli.reading import store_at
+from bench.cli.summaries import summarised, tell_evaluations
 from bench.errors import BadRecipe, BadStudy
 
 if TYPE_CHECKING:
+    from bench.attacks.attack import Attack
     from bench.cells import Cells
     from bench.study import Study
 
@@ -138,47 +141,116 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to attack.")] = "test",
     n: Annotated[int, typer.Option(help="A stratified subset of so many images; 0 for all.")] = 0,
     n_seed: Annotated[int, typer.Option(min=0, help="Which subset.")] = 0,
-    suite: Annotated[str, typer.Option(help="Line-up of attacks ('evenbench list suites').")] = "standard",
-    attacks: Annotated[str | None, typer.Option(help="Attacks by name, with commas, instead of a suite.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Line-up of attacks ('evenbench list suites'); standard when none is named.")
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(
+            help="Attacks by name, with commas, instead of a suite; also torchattacks:PGD(steps=50), foolbox:..."
+        ),
+    ] = None,
+    adversarials: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Judge these adversarial images: a file, or a folder of kept ones; alone, or beside attacks."
+        ),
+    ] = None,
     norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
     eps: Annotated[
         str | None, typer.Option(help="Radius, exact; the one trained for, or 8/255, when not given.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the attacks.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images attacked at a time.")] = 250,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images attacked at a time; 250, or on a GPU what fits, when not given.")
+    ] = None,
     precision: Precision = "fp32",
+    eot: Annotated[int, typer.Option(help="Of a random model: answers whose mean the attacks see.")] = 1,
+    votes: Annotated[int, typer.Option(help="Of a random model: answers whose majority decides.")] = 1,
     model: Annotated[str | None, typer.Option(help="Network of a foreign state dict.")] = None,
+    keep_adversarials: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the adversarial images in this folder.")
+    ] = None,
+    checks: Annotated[
+        Literal["none", "default", "all"], typer.Option(help="Which soundness checks follow the attacks.")
+    ] = "default",
     device: Device = "auto",
     db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
 ) -> None:
     """Attack a network and store what became of every sample; only what the database lacks is computed.
 
     Example: evenbench evaluate at.safetensors --dataset digits --suite standard --eps 0.15
     """
-    from bench.attacks.suite import check_classes, plan
+    from bench.attacks.suite import Trial, fitted, for_random_model, plan
     from bench.eps import parse_eps
+    from bench.evidence import evidence_in
+    from bench.keeping import Keeper
+    from bench.memory import USUAL
     from bench.recording import record
     from bench.target import resolve
     from bench.units import Source
 
-    def trials(radius: str) -> Any:
-        names = [name.strip() for name in attacks.split(",")] if attacks is not None else suite
-        return plan(names, norm=norm, eps=parse_eps(radius), seed=seed, precision=precision, batch_size=batch_size)
+    names = attack_names(attacks) if attacks is not None else suite or (["clean"] if adversarials else "standard")
 
-    trials("8/255" if eps is None else eps)  # wrong names and numbers are refused before the data are loaded
-    if batch_size < 1:
-        raise BadRecipe(f"--batch-size {batch_size}: at least 1 is needed")
+    at_a_time = USUAL if batch_size is None else batch_size
+
+    def planned(radius: str, evidence: Sequence[tuple[str, Attack]] = ()) -> tuple[Trial, ...]:
+        size = parse_eps(radius)
+        trials = plan(names, norm=norm, eps=size, seed=seed, precision=precision, batch_size=at_a_time)
+        trials += tuple(Trial(name, attack, norm, size) for name, attack in evidence)
+        return for_random_model(trials, eot=eot, votes=votes, batch_size=at_a_time)
+
+    planned("8/255" if eps is None else eps)  # wrong names and numbers are refused before the data are loaded
     images = Source(dataset, split, n=n, seed=n_seed).images()
     images.check_complete()
     store, where = store_at(db, PATIENCE), device_of(device)
     resolved = [resolve(text, images, model) for text in targets]
-    check_classes(trials("8/255"), images.classes)
+    fitted(planned("8/255"), images.classes)
+    files = [(name_of(path), evidence_in(path, images)) for path in adversarials or ()]
     store.create()
-    with progress() as shown, resumable():
-        for target in resolved:
+    found = []
+    with resumable():
+        for text, target in zip(targets, resolved, strict=True):
             radius = eps if eps is not None else target.eps or "8/255"
-            record(store, target, images, trials(radius), batch_size=batch_size, device=where, progress=shown)
-    stdout().print(f"stored in {db}; 'evenbench leaderboard --db {db}' shows it", markup=False, soft_wrap=True)
+            trials = fitted(planned(radius, files), images.classes)
+            keeper = Keeper(keep_adversarials, images, target.row.checkpoint_id) if keep_adversarials else None
+            with progress() as shown:
+                for name, evidence in files:
+                    shown.say(
+                        f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean"
+                    )
+                record(
+                    store,
+                    target,
+                    images,
+                    trials,
+                    batch_size=batch_size,
+                    device=where,
+                    progress=shown,
+                    keep=keeper,
+                    checks=checks,
+                )
+            ids = [trial.attack_id for trial in trials]
+            found.append(summarised(store, text, target.row.checkpoint_id, images.dataset_id, ids))
+    tell_evaluations(found, db, as_json=as_json)
+
+
+def name_of(adversarials: Path) -> str:
+    """How a file of adversarial images, or a folder of them, is called as an attack."""
+    return f"evidence:{adversarials.name if adversarials.is_dir() else adversarials.stem}"
+
+
+def attack_names(text: str) -> list[str]:
+    """The names between commas that stand in no brackets."""
+    names, depth = [""], 0
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and not depth:
+            names.append("")
+        else:
+            names[-1] += sign
+    return [name.strip() for name in names]
 
 
 def run(
@@ -244,7 +316,9 @@ def perform(
     if dry_run:
         tell_forecast(forecast, as_json=as_json)
         return 0
-    stderr().print(f"{report.trained} trained, {report.judged} chunks judged now", markup=False)
+    stderr().print(
+        f"{report.trained} trained, {report.judged} chunks judged, {report.checked} checked now", markup=False
+    )
     files = publish(cells, place, quiet=as_json)
     if as_json:
         facts = {**asdict(report), "database": str(store.path), "files": [str(path) for path in files]}

@@ -1,4 +1,4 @@
-"""Verbs that read: leaderboard, plot, compare, check, export, import, sql. None of them imports torch."""
+"""Verbs that read: leaderboard, plot, compare, check, checks, export, import, sql. None of them imports torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (leaderboard, plot, compare, check, export, sql):
+    for verb in (leaderboard, plot, compare, check, checks, export, sql):
         app.command()(verb)
     app.command("import")(merge)
 
@@ -42,14 +42,14 @@ def give(text: str, out: Path | None) -> None:
     stderr().print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column is a name, the others are figures."""
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> None:
+    """Print a table: the first column is a name, the others are figures, but for those with these heads."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(title) if title else None, title_justify="left", box=None, padding=(0, 1))
     for at, head in enumerate(header):
-        table.add_column(Text(head), justify="right" if at else "left")
+        table.add_column(Text(head), justify="left" if at == 0 or head in words else "right")
     for row in rows:
         table.add_row(*map(Text, row))
     stdout().print(table)
@@ -62,17 +62,21 @@ def leaderboard(
     format: Annotated[str, typer.Option(help="table, md, csv, json or html.")] = "table",
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(help="File to write instead of standard output.")] = None,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Show in the terminal whether confidences can be believed.")
+    ] = False,
 ) -> None:
     """Show who is how robust, class by class, one table per data set and attack.
 
     Example: evenbench leaderboard --db results/demo/bench.duckdb --sort nsd
     """
     from bench.leaderboard import boards, render
+    from bench.leaderboard import calibration as calibrated
 
     form = "json" if as_json else format
     found = boards(store_at(db), dataset=dataset, sort=sort)
     if form == "table" and out is None:
-        stdout().print(render(found, "table"))
+        stdout().print(calibrated(found) if calibration else render(found, "table"))
     elif form == "table":
         raise UnknownName("--out needs a file format; add --format md, csv, json or html")
     else:
@@ -153,6 +157,29 @@ def check(
         for line in (*verdict.notes(), verdict.sentence):
             stdout().print(line, markup=False)
     raise typer.Exit(verdict.exit_code)
+
+
+def checks(
+    ckpt: Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")],
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the soundness checks found: whether an entry's robust accuracy should be believed.
+
+    Exit code 0: no check fails. 1: one fails. 2: there is no such entry, or no check of it is recorded.
+
+    Example: evenbench checks rslad --db results/demo/bench.duckdb
+    """
+    from bench.verdict_report import HEADER, report
+
+    found = report(store_at(db), ckpt)
+    if as_json:
+        sys.stdout.write(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+    else:
+        for examination in found.examinations:
+            show(examination.title, HEADER, examination.rows(), words=("verdict", "detail"))
+        stdout().print(found.sentence, markup=False)
+    raise typer.Exit(found.exit_code)
 
 
 def export(

@@ -21,6 +21,7 @@ from bench.attacks.attack import Attack, Attributed
 from bench.attacks.prepare import prepared
 from bench.attacks.suite import checked
 from bench.errors import BenchError
+from bench.metering import Meter
 from bench.norms import LINF, NORMS, Norm
 from bench.streams import Streams
 
@@ -153,6 +154,32 @@ def check_breaks_what_can_be_broken(attack: Attack) -> None:
     )
 
 
+def check_tells_the_truth(attack: Attack) -> None:
+    """Of an attack that says what became of each image: what it claims is broken, and it counts every pass."""
+    victim = small_network()
+    meter, rows = Meter(victim.model), torch.arange(len(victim.x))
+    with prepared(victim.model):
+        answer = attack(meter, victim.x.clone(), victim.y, eps=0.02, norm=LINF, streams=Streams(0, rows))
+    if not isinstance(answer, Attributed):
+        return
+    claimed = answer.by >= 0
+    _require(
+        bool(_broken(victim, answer.adv)[claimed].all()),
+        f"{attack!r} claims to have broken what it has not; look again",
+    )
+    lineup = attack.lineup or (repr(attack),)
+    _require(bool((answer.by < len(lineup)).all()), f"{attack!r} credits attacks that its line-up does not have")
+    for what, counted, passed in (
+        ("forward", answer.forwards, meter.forwards),
+        ("backward", answer.backwards, meter.backwards),
+    ):
+        if counted is not None:
+            total = int(counted.sum())
+            _require(
+                total == passed, f"{attack!r} counts {total} {what} passes, the model saw {passed}; count them all"
+            )
+
+
 def check_an_image_does_not_depend_on_its_batch(attack: Attack) -> None:
     """Batches of 1 and 5, any order: the same verdicts, and the same images but for rounding."""
     if attack.batch_dependent:
@@ -224,6 +251,7 @@ ATTACK_CHECKS: Mapping[str, Callable[[Attack], None]] = MappingProxyType(
             check_is_a_value,
             check_keeps_to_the_budget,
             check_breaks_what_can_be_broken,
+            check_tells_the_truth,
             check_an_image_does_not_depend_on_its_batch,
             check_can_be_repeated,
             check_leaves_the_model_alone,

@@ -78,8 +78,11 @@ class Images:
         import torch
 
         # A copy: what is memory-mapped cannot be written to, and what is in memory must not be.
-        x = torch.from_numpy(np.array(self.pixels[rows], order="C")).to(device)
-        y = torch.from_numpy(self.labels[rows].astype(np.int64)).to(device)
+        x = torch.from_numpy(np.array(self.pixels[rows], order="C"))
+        y = torch.from_numpy(self.labels[rows].astype(np.int64))
+        if torch.device(device).type == "cuda":
+            x, y = x.pin_memory(), y.pin_memory()  # from which the host need not wait for the copy
+        x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
         return (x.to(torch.float32) / 255 if x.dtype == torch.uint8 else x), y
 
     def select(self, rows: npt.NDArray[Any]) -> Images:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench import runner, study
 from bench.checkpoint import read
 from bench.cli import run
+from bench.cli.making import attack_names
+from bench.data import load
 from bench.store import Store
+from bench.verdicts import Verdict
 
 STUDY = """
 name = "making"
@@ -28,7 +33,8 @@ epochs = 1
 [entries.pgd-at]
 """
 TRAIN = ["train", "pgd-at", "--dataset", "digits", "--n", "60", "--model", "convnet-2", "--epochs", "1"]
-JUDGE = ["--dataset", "digits", "--n", "20", "--attacks", "fgsm", "--db", "b.duckdb"]
+BARE = ["--dataset", "digits", "--n", "20", "--db", "b.duckdb", "--checks", "none"]
+JUDGE = [*BARE, "--attacks", "fgsm"]
 
 
 class Inline:
@@ -61,6 +67,22 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "Pool", Inline)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file of a training for eps 0.15."""
+    path = tmp_path_factory.mktemp("trained") / "at.safetensors"
+    assert run([*TRAIN, "--out", str(path), "--eps", "0.15"]) == 0
+    return path
+
+
+@pytest.fixture
+def trained(checkpoint, here, capsys):
+    """The same in the working folder."""
+    shutil.copy(checkpoint, here)
+    capsys.readouterr()
+    return "at.safetensors"
 
 
 def test_train_prints_the_file_it_wrote(capsys):
@@ -108,9 +130,90 @@ def test_evaluate_stores_what_the_database_lacks_and_defaults_to_the_trained_eps
     ]
     chunks = store.rows("SELECT count(*) FROM chunks")
     assert run(["evaluate", "at.safetensors", *JUDGE]) == 0
+    assert "passes ahead" not in capsys.readouterr().err
     assert store.rows("SELECT count(*) FROM chunks") == chunks
     assert run(["evaluate", "at.safetensors", *JUDGE, "--eps", "8/255"]) == 0
     assert len(store.rows(summary)) == 5
+
+
+def test_evaluate_tells_what_it_will_cost_and_what_came_out(trained, capsys):
+    assert run(["evaluate", trained, *JUDGE]) == 0
+    said = capsys.readouterr()
+    assert "forward passes ahead, about" in said.err
+    assert "at.safetensors on digits test (n=20,seed=0)" in said.out
+    assert run(["evaluate", trained, *JUDGE, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (only,) = told["evaluations"]
+    figures = {entry["attack"]: entry["accuracy"] for entry in only["attacks"]}
+    query = "SELECT attack, accuracy FROM summary"
+    assert figures == dict(Store(Path("b.duckdb")).rows(query))
+    assert list(figures) == ["clean", "fgsm"]
+
+
+def test_evidence_is_judged_alone_and_counts_in_what_is_best_known(trained, capsys):
+    assert run(["evaluate", trained, *BARE, "--attacks", "pgd-sat", "--keep-adversarials", "kept"]) == 0
+    (place,) = Path("kept").glob("*/pgd-sat-*")
+    capsys.readouterr()
+    other = ["--dataset", "digits", "--n", "20", "--db", "c.duckdb", "--checks", "none"]
+    assert run(["evaluate", trained, *other, "--adversarials", str(place), "--json"]) == 0
+    said = capsys.readouterr()
+    assert f"evidence:{place.name} covers" in said.err
+    attack = "SELECT accuracy FROM summary WHERE attack = 'pgd-sat'"
+    (evidence,) = json.loads(said.out)["evaluations"]
+    assert [entry["attack"] for entry in evidence["attacks"]] == ["clean", f"evidence:{place.name}"]
+    assert [(evidence["attacks"][1]["accuracy"],)] == Store(Path("b.duckdb")).rows(attack)
+    assert evidence["best_known"][0]["accuracy"] == evidence["attacks"][1]["accuracy"]
+    assert run(["evaluate", trained, *JUDGE, "--adversarials", str(place)]) == 0
+    assert "best known Linf 0.15, 3 attacks" in capsys.readouterr().out
+
+
+def test_evidence_that_cheats_is_refused_with_file_and_sample(trained, capsys):
+    images = load("digits").take(20, 0)
+    np.save("far.npy", np.clip(images.pixels / 255 + 0.2, 0, 1))
+    capsys.readouterr()
+    assert run(["evaluate", trained, *BARE, "--adversarials", "far.npy"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "attack 'evidence:far' moved sample" in last
+    assert run(["evaluate", trained, *BARE, "--adversarials", "none.npy"]) == 2
+    assert "no adversarial images at none.npy" in capsys.readouterr().err
+
+
+def test_images_that_an_earlier_run_threw_away_are_remarked_on(trained, capsys):
+    keep = [*JUDGE, "--keep-adversarials", "kept"]
+    assert run(["evaluate", trained, *JUDGE]) == 0
+    assert run(["evaluate", trained, *keep]) == 0
+    assert "fgsm: the images of 20 samples were found earlier and not kept" in capsys.readouterr().err
+    assert not Path("kept").exists()
+
+
+def test_checks_follow_the_attacks_and_are_told(trained, capsys, monkeypatch):
+    asked = []
+
+    def run_checks(network, images, *, which, **options):
+        asked.append(which)
+        yield Verdict("odd", 1.0, 0.0, "fail", 20, "looks odd")
+
+    monkeypatch.setattr("bench.examining.run_checks", run_checks)
+    attack = [*BARE[:-2], "--attacks", "fgsm"]
+    assert run(["evaluate", trained, *attack]) == 0
+    assert "check odd: fail, looks odd" in capsys.readouterr().out
+    assert run(["evaluate", trained, *attack]) == 0
+    assert asked == ["default"]
+    assert run(["evaluate", trained, *attack, "--checks", "all"]) == 0
+    assert asked == ["default", "all"]
+    assert run(["evaluate", trained, *attack, "--checks", "some"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("fgsm, cw", ["fgsm", "cw"]),
+        ("a:B(x=(1,2),y=[3,4]),c:D(z=1),e", ["a:B(x=(1,2),y=[3,4])", "c:D(z=1)", "e"]),
+        ("", [""]),
+    ],
+)
+def test_attacks_are_parted_at_commas_outside_brackets(given, names):
+    assert attack_names(given) == names
 
 
 def test_a_wrong_target_among_several_is_told_before_any_work(capsys):
@@ -134,7 +237,7 @@ def test_run_does_a_study_and_publishes_it(capsys):
 
     assert run(arguments) == 0
     said = capsys.readouterr()
-    assert "2 trained, 4 chunks judged now" in said.err
+    assert "2 trained, 4 chunks judged, 2 checked now" in said.err
     assert "fgsm" in said.out
     written = [line.removeprefix("wrote ") for line in said.out.splitlines() if line.startswith("wrote ")]
     assert {"b.duckdb", "out/leaderboard.md", "out/leaderboard.html"} < set(written)
@@ -142,7 +245,7 @@ def test_run_does_a_study_and_publishes_it(capsys):
     pages = [Path(path).read_bytes() for path in written if path != "b.duckdb"]
 
     assert run(arguments) == 0
-    assert "0 trained, 0 chunks judged now" in capsys.readouterr().err
+    assert "0 trained, 0 chunks judged, 0 checked now" in capsys.readouterr().err
     assert [Path(path).read_bytes() for path in written if path != "b.duckdb"] == pages
 
     assert run([*arguments, "--json"]) == 0

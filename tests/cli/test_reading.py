@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from bench.cli import run
 from bench.outcomes import Outcomes
 from bench.store import AttackRow, CheckpointRow, DatasetRow, EpochRow, Store
+from bench.verdicts import Verdict
 
 N, CLASSES = 200, 4
 
@@ -146,6 +148,64 @@ def test_compare_shows_one_attack_if_asked(capsys, db):
     assert "clean on" not in shown
     assert run(["compare", "bad", "good", "--db", db, "--attack", "fgms"]) == 2
     assert "did you mean 'fgsm'" in capsys.readouterr().err
+
+
+def examine(db: str) -> None:
+    store = Store(Path(db))
+    fine = Verdict("eval-mode", 0.0, 0.5, "pass", 50, "no module is in training mode")
+    store.add_verdicts("id-good", "d", "none", "0", [fine])
+    store.add_verdicts("id-bad", "d", "none", "0", [fine])
+    store.add_verdicts(
+        "id-bad",
+        "d",
+        "Linf",
+        "0.15",
+        [
+            Verdict("ordering", None, None, "not-run", 0, "no attack to order"),
+            Verdict("zero-gradient", 0.75, 0.1, "fail", 40, "the gradient is zero on 30 of 40 samples"),
+            Verdict("steps", 0.02, 0.01, "warn", 40, "more steps break 2 % more"),
+        ],
+    )
+
+
+def test_checks_shows_the_gravest_first_and_exits_with_1_if_one_fails(db, capsys):
+    examine(db)
+    assert run(["checks", "bad", "--db", db]) == 1
+    shown = capsys.readouterr().out
+    assert "bad@m#0, Linf eps 0.15, on digits test" in shown
+    assert "bad@m#0, whatever the threat, on digits test" in shown
+    order = [shown.index(name) for name in ("eval-mode", "zero-gradient", "steps", "ordering")]
+    assert order == sorted(order)
+    assert re.search(r"zero-gradient +0.75 +0.1 +fail +40 +the gradient is zero on 30 of 40 samples", shown)
+    assert shown.splitlines()[-1].startswith("bad@m#0 fails zero-gradient")
+    assert run(["checks", "id-bad", "--db", db, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["failed"], told["exit_code"]) == (["zero-gradient"], 1)
+    verdicts = [one["verdict"] for each in told["examinations"] for one in each["verdicts"]]
+    assert verdicts == ["pass", "fail", "warn", "not-run"]
+    assert told["examinations"][1]["verdicts"][0]["threshold"] == 0.1
+
+
+def test_checks_exits_with_0_if_none_fails_and_2_if_there_is_none(db, capsys):
+    examine(db)
+    assert run(["checks", "good", "--db", db]) == 0
+    assert "good@m#0: no soundness check fails" in capsys.readouterr().out
+    for name, said in (("other", "no soundness check of other@m#0 is recorded"), ("nobody", "no entry is called")):
+        assert run(["checks", name, "--db", db]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert said in err
+        assert len(err.splitlines()) == 1
+
+
+def test_the_leaderboard_marks_what_fails_and_shows_calibration_if_asked(db, capsys):
+    examine(db)
+    assert run(["leaderboard", "--db", db]) == 0
+    assert "bad †" in capsys.readouterr().out
+    assert run(["leaderboard", "--db", db, "--calibration"]) == 0
+    shown = capsys.readouterr().out
+    assert "calibration, fgsm" in shown
+    assert "equal mass" in shown
 
 
 def test_an_import_of_nothing_makes_no_database(capsys, tmp_path):

@@ -132,6 +132,32 @@ class CarryingTheGraph(Attack):
         return FGSM()(model, x, y, eps=eps, norm=norm, streams=streams).requires_grad_()
 
 
+@dataclass(frozen=True)
+class Boasting(Attack):
+    """Claims every image."""
+
+    def __call__(self, model, x, y, *, eps, norm, streams):
+        return PGD()(model, x, y, eps=eps, norm=norm, streams=streams)._replace(by=torch.zeros_like(y))
+
+
+@dataclass(frozen=True)
+class Undercounting(Attack):
+    """Looks once more than it says."""
+
+    def __call__(self, model, x, y, *, eps, norm, streams):
+        model(x)
+        return PGD()(model, x, y, eps=eps, norm=norm, streams=streams)
+
+
+@dataclass(frozen=True)
+class Misattributing(Attack):
+    """Credits a second attack, but is only one."""
+
+    def __call__(self, model, x, y, *, eps, norm, streams):
+        answer = PGD()(model, x, y, eps=2 * eps, norm=norm, streams=streams)
+        return answer._replace(by=2 * answer.by + 1)
+
+
 class Changeable:
     """No dataclass at all."""
 
@@ -150,6 +176,9 @@ IMPOSTORS = {
     Overshooting(): "keeps_to_the_budget",
     Unboxed(): "keeps_to_the_budget",
     ClampingInTheGraph(): "breaks_what_can_be_broken",
+    Boasting(): "tells_the_truth",
+    Undercounting(): "tells_the_truth",
+    Misattributing(): "tells_the_truth",
     DrawingPerBatch(): "an_image_does_not_depend_on_its_batch",
     DrawingGlobally(): "can_be_repeated",
     SwitchingToTrainMode(): "leaves_the_model_alone",
