@@ -12,12 +12,10 @@ from torch import nn
 from bench.attacks.prepare import search_model
 from bench.attacks.suite import Trial
 from bench.data import Images
+from bench.evaluate import PROBE
 from bench.forecast import Forecast, known_of, measured
 from bench.outcomes import Outcomes
 from bench.verdicts import Verdict
-
-FEW = 4
-"""Images that the network as attacks see it is made with."""
 
 
 class Progress(Protocol):
@@ -67,7 +65,7 @@ class Account:
 
     def foretell(self, network: nn.Module, images: Images, batch_size: int, device: str) -> None:
         """Say what it will cost, at the speed that a few passes have through the network as attacks see it."""
-        few, _ = images.batch(slice(0, FEW), device)
+        few, _ = images.batch(slice(0, PROBE), device)
         pace = measured(search_model(network.to(device), few), images, batch_size, device)
         if pace is None:
             return

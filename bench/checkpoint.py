@@ -5,25 +5,23 @@ The record is one metadata entry, so that equal checkpoints are equal bytes. Not
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.errors import BadCheckpoint, DiskFull
+from bench.errors import BadCheckpoint
 from bench.identity import LENGTH, canonical, fingerprint
 from bench.models import Architecture, load_state
+from bench.writing import write_whole
 
 FORMAT = 1
 PARTS = ("model", "averaged", "momentum", "targets", "budget", "tally")
@@ -124,16 +122,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
             process = abandoned.name.split(".")[-2]
             if process.isdigit() and not _alive(int(process)):
                 abandoned.unlink(missing_ok=True)
-        save_file(flat, partial, {"evenbench": canonical(record)})
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        write_whole(path, partial, flat, {"evenbench": canonical(record)})
     except (OSError, SafetensorError) as problem:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if full or "No space left" in str(problem):
-            raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
         raise BadCheckpoint(
             f"{path} cannot be written ({problem}); choose another place or mend its permissions"
         ) from None

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bench.attacks.prepare import prepared, search_model
+from bench.attacks.prepare import own_randomness, prepared, search_model
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.errors import BadData, BadOption
-from bench.judge import Chunk, Keep, judge
+from bench.judge import Chunk, Keep, judge, logits_of
 from bench.memory import USUAL, CudaGauge, Room, images_that_fit
 from bench.outcomes import COLUMNS, Outcomes
+from bench.randomised import FEW, STEADY, unsteadiness
 
 PROBE = 4
 """Images that the network made for searching must agree on with the model."""
@@ -94,6 +95,18 @@ def evaluate(
             count += len(rows)
             yield trial, outcomes
             report(trial, count, len(images))
+
+
+def answers_vary(model: nn.Module, images: Images, device: torch.device | str = "cpu") -> bool:
+    """Whether the model in eval mode answers the same images differently from time to time.
+
+    Raises:
+        BadModel: it fails, or returns something else than finite logits.
+    """
+    x, _ = images.batch(slice(0, FEW), device)
+    model.to(device)
+    with prepared(model), own_randomness(), torch.no_grad():
+        return unsteadiness(lambda pixels: logits_of(model, pixels, images.classes), x) > STEADY
 
 
 def _judged(

@@ -9,10 +9,7 @@ writes the same file again. `bench.evidence` reads them.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.eps import show_eps
-from bench.errors import BadData, DiskFull
+from bench.errors import BadData
 from bench.identity import canonical
+from bench.writing import write_whole
 
 FORMAT = 1
 RECORD = "evenbench-adversarials"
@@ -77,16 +74,8 @@ class Keeper:
         partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, {RECORD: canonical(about)})
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(path)
+            write_whole(path, partial, tensors, {RECORD: canonical(about)})
         except (OSError, SafetensorError) as problem:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            full = getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            if full or "No space left" in str(problem):
-                raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
             raise BadData(f"{path} cannot be written ({problem}); choose another --keep-adversarials") from None
 
     def place(self, trial: Trial) -> Path:

@@ -10,7 +10,7 @@ version `rand` takes 20 answers.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,6 +19,23 @@ from torch import Tensor, nn
 
 from bench.attacks.prepare import own_randomness
 from bench.streams import Streams
+
+EOT = 20
+"""Answers whose mean is attacked when a model turns out to be random."""
+VOTES = 10
+"""Answers whose majority decides then."""
+STEADY = 1e-4
+"""Largest difference between two answers to one question, relative to the largest logit."""
+REPEATS = 5
+"""How often the question is put."""
+FEW = 32
+"""About how many images."""
+
+
+def unsteadiness(answer: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Largest difference between answers to the same images, relative to the largest logit."""
+    answers = torch.stack([answer(x) for _ in range(REPEATS)])
+    return float((answers - answers[0]).abs().max() / answers.abs().max().clamp(min=1e-12))
 
 
 class Expectation(nn.Module):

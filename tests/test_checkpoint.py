@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import bench.checkpoint
 from bench.checkpoint import Checkpoint, read, weights_id, write
 from bench.errors import BadCheckpoint, DiskFull
 from bench.models import Architecture, build
@@ -241,7 +240,7 @@ def test_a_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
         where.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bench.checkpoint, "save_file", full)
+    monkeypatch.setattr("bench.writing.save_file", full)
     with pytest.raises(DiskFull, match=r"no space left to write .*; free some and run the same command again"):
         write(checkpoint(1), path)
     assert path.read_bytes() == before

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-import bench.checkpoint
+import bench.writing
 from bench.checkpoint import read
 from bench.data import images_from_arrays
 from bench.errors import BadCheckpoint, DiskFull, Diverged
@@ -221,7 +221,7 @@ def test_the_last_good_epoch_is_kept_when_training_diverges(path):
 def test_a_full_disk_keeps_the_earlier_state_and_the_run_goes_on_later(path, monkeypatch, tmp_path):
     run = a_run()
     whole = fit(run, tmp_path / "whole.safetensors")
-    real = bench.checkpoint.save_file
+    real = bench.writing.save_file
     writes = []
 
     def filling(tensors, where, metadata):
@@ -231,7 +231,7 @@ def test_a_full_disk_keeps_the_earlier_state_and_the_run_goes_on_later(path, mon
             raise OSError(errno.ENOSPC, "No space left on device")
         real(tensors, where, metadata)
 
-    monkeypatch.setattr(bench.checkpoint, "save_file", filling)
+    monkeypatch.setattr(bench.writing, "save_file", filling)
     with pytest.raises(DiskFull):
         fit(run, path)
     assert read(last_of(path)).epoch == 2

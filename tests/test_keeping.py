@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from bench import keeping
 from bench.attacks.suite import plan
 from bench.data import load
 from bench.errors import BadData, DiskFull
@@ -26,7 +25,7 @@ def keeper(tmp_path):
 
 def content(path):
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()[RECORD])  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()[RECORD])  # noqa: SIM118  # no mapping
 
 
 def test_a_chunk_is_a_file_that_says_what_it_is(keeper):
@@ -78,7 +77,7 @@ def test_a_full_disk_and_a_place_that_cannot_be_written(keeper, monkeypatch, tmp
     with pytest.raises(BadData, match=r"cannot be written .*; choose another --keep-adversarials"):
         Keeper(tmp_path / "file", keeper.images, "c")(TRIAL, sample, delta)
     keeper(TRIAL, sample, delta)
-    monkeypatch.setattr(keeping, "save_file", full)
+    monkeypatch.setattr("bench.writing.save_file", full)
     with pytest.raises(DiskFull, match=r"no space left to write .*00000003\.safetensors"):
         keeper(TRIAL, sample, delta + 1)
     (path,) = keeper.place(TRIAL).iterdir()

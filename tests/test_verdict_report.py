@@ -44,7 +44,7 @@ def test_every_checkpoint_and_budget_is_told_by_seed(store: Store) -> None:
         "trades@m#1, whatever the threat, on digits test n=40,seed=0",
     ]
     assert [one.name for one in found.examinations[2].verdicts] == ["c", "b", "a"]
-    assert found.examinations[2].rows()[0] == ("c", "0.1235", "–", "fail", "40", "as measured")  # noqa: RUF001
+    assert found.examinations[2].rows()[0] == ("c", "0.1235", "–", "fail", "40", "as measured")  # noqa: RUF001  # the dash of the tables
     assert (found.failed, found.exit_code) == (("c", "e"), 1)
     assert "trades@m fails c, e" in found.sentence
 

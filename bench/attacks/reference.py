@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from bench.attacks.attack import Attack, Attributed, Passes
 from bench.attacks.prepare import own_randomness, prepared
+from bench.attacks.targets import MAX_TARGETS
 from bench.errors import BadModel
 from bench.norms import Norm
 from bench.streams import Streams
 
 LINEUP = ("apgd-ce", "apgd-t", "fab-t", "square")
-MAX_TARGETS = 9
 QUERIES = 5000
 
 _quiet = logging.Logger("bench.attacks.reference")

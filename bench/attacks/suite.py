@@ -137,7 +137,7 @@ def described(attack: Attack) -> dict[str, Any]:
     about: dict[str, Any] = {"is": f"{kind.__module__.partition('.')[0]}:{kind.__qualname__}", "version": kind.version}
     if kind.uses:
         about["uses"] = {distribution: version(distribution) for distribution in kind.uses}
-    values = {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]
+    values = {f.name: getattr(attack, f.name) for f in fields(attack)}  # type: ignore[arg-type]  # a dataclass
     parts = {name: described(cast("Attack", value)) for name, value in values.items() if is_dataclass(value)}
     return about | {"fields": values | parts}
 

@@ -165,8 +165,12 @@ def evaluate(
         int | None, typer.Option(help="Images attacked at a time; 250, or on a GPU what fits, when not given.")
     ] = None,
     precision: Precision = "fp32",
-    eot: Annotated[int, typer.Option(help="Of a random model: answers whose mean the attacks see.")] = 1,
-    votes: Annotated[int, typer.Option(help="Of a random model: answers whose majority decides.")] = 1,
+    eot: Annotated[
+        int | None, typer.Option(help="Answers whose mean the attacks see; 20 where answers are random, else 1.")
+    ] = None,
+    votes: Annotated[
+        int | None, typer.Option(help="Answers whose majority decides; 10 where answers are random, else 1.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Network of a foreign state dict.")] = None,
     keep_adversarials: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the adversarial images in this folder.")
@@ -184,9 +188,11 @@ def evaluate(
     """
     from bench.attacks.suite import Trial, fitted, for_random_model, plan
     from bench.eps import parse_eps
+    from bench.evaluate import answers_vary
     from bench.evidence import evidence_in
     from bench.keeping import Keeper
     from bench.memory import USUAL
+    from bench.randomised import EOT, VOTES
     from bench.recording import record
     from bench.target import resolve
     from bench.units import Source
@@ -195,11 +201,13 @@ def evaluate(
 
     at_a_time = USUAL if batch_size is None else batch_size
 
-    def planned(radius: str, evidence: Sequence[tuple[str, Attack]] = ()) -> tuple[Trial, ...]:
+    def planned(radius: str, evidence: Sequence[tuple[str, Attack]] = (), *, vary: bool = False) -> tuple[Trial, ...]:
         size = parse_eps(radius)
         trials = plan(names, norm=norm, eps=size, seed=seed, precision=precision, batch_size=at_a_time)
         trials += tuple(Trial(name, attack, norm, size) for name, attack in evidence)
-        return for_random_model(trials, eot=eot, votes=votes, batch_size=at_a_time)
+        answers = EOT if vary else 1, VOTES if vary else 1
+        mean, majority = (usual if asked is None else asked for asked, usual in zip((eot, votes), answers, strict=True))
+        return for_random_model(trials, eot=mean, votes=majority, batch_size=at_a_time)
 
     planned("8/255" if eps is None else eps)  # wrong names and numbers are refused before the data are loaded
     images = Source(dataset, split, n=n, seed=n_seed).images()
@@ -213,9 +221,12 @@ def evaluate(
     with resumable():
         for text, target in zip(targets, resolved, strict=True):
             radius = eps if eps is not None else target.eps or "8/255"
-            trials = fitted(planned(radius, files), images.classes)
+            vary = eot is votes is None and answers_vary(target.network(), images, where)
+            trials = fitted(planned(radius, files, vary=vary), images.classes)
             keeper = Keeper(keep_adversarials, images, target.row.checkpoint_id) if keep_adversarials else None
             with progress() as shown:
+                if vary:
+                    shown.say(f"{text} answers at random: attacked in expectation over {EOT}, judged by {VOTES} votes")
                 for name, evidence in files:
                     shown.say(
                         f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean"

@@ -13,9 +13,10 @@ from bench.errors import BadModel
 from bench.judge import looks_like_probabilities
 from bench.metering import Bfloat16
 from bench.outcomes import Outcomes
+from bench.randomised import FEW, STEADY
 from bench.soundness.chance import beyond, outweighs
 from bench.soundness.check import Finding, check, ruling
-from bench.soundness.subject import FEW, STEADY, NotRun, Subject
+from bench.soundness.subject import NotRun, Subject
 
 ALONE = 8
 """Images that are shown to the model one by one."""

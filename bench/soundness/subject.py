@@ -25,15 +25,9 @@ from bench.judge import Chunk, attacked, check_pixels, logits_of
 from bench.metering import Meter
 from bench.norms import Norm
 from bench.outcomes import Outcomes
-from bench.randomised import Expectation, Voting
+from bench.randomised import FEW, STEADY, Expectation, Voting, unsteadiness
 from bench.streams import Streams
 
-REPEATS = 5
-"""How often the same question is asked to see whether the answer is random."""
-FEW = 32
-"""How many images it is asked about."""
-STEADY = 1e-4
-"""Largest difference between two answers to one question, relative to the largest logit."""
 WALK = 40
 """Steps of the walk whose course is recorded: twice those of the customary PGD."""
 LOOKED = 4
@@ -183,9 +177,7 @@ class Subject:
     @cached_property
     def unsteadiness(self) -> float:
         """Largest difference between answers to the same images, relative to the largest logit."""
-        x = self.looked.x[:FEW]
-        answers = torch.stack([self.logits(x, self.meter) for _ in range(REPEATS)])
-        return float((answers - answers[0]).abs().max() / answers.abs().max().clamp(min=1e-12))
+        return unsteadiness(lambda x: self.logits(x, self.meter), self.looked.x[:FEW])
 
     @property
     def random(self) -> bool:
@@ -270,27 +262,26 @@ class Subject:
     def course(self) -> Course:
         """A walk like PGD's, which goes on with broken images."""
         start = self.norm.noise(self.streams.fork("course"), self.chunk.x, self.radius)
-        parts = []
-        for rows in self.batches():
-            loss, broken = [], []
-            y = self.chunk.y[rows]
-
-            def gain(adv: Tensor) -> Tensor:
-                logits = self.search(adv)
-                value = LOSSES["cross_entropy"](logits, y)  # noqa: B023  # called before the next turn
-                loss.append(value.detach())  # noqa: B023
-                broken.append(logits.argmax(1) != y)  # noqa: B023
-                return value
-
-            radius = self.radius[rows]
-            stride = PGD_SAT.stride * radius
-            x = self.chunk.x[rows]
-            with interruption_named():
-                last = ascend(gain, x, radius, stride, steps=WALK, start=start[rows], norm=self.norm)
-            with torch.no_grad():
-                gain(last)
-            parts.append(Course(torch.stack(loss), torch.stack(broken)))
+        parts = [self._walk(rows, start[rows]) for rows in self.batches()]
         return Course(*(torch.cat(column, 1) for column in zip(*parts, strict=True)))
+
+    def _walk(self, rows: Tensor, start: Tensor) -> Course:
+        """The course of some images."""
+        x, y, radius = self.chunk.x[rows], self.chunk.y[rows], self.radius[rows]
+        loss, broken = [], []
+
+        def gain(adv: Tensor) -> Tensor:
+            logits = self.search(adv)
+            value = LOSSES["cross_entropy"](logits, y)
+            loss.append(value.detach())
+            broken.append(logits.argmax(1) != y)
+            return value
+
+        with interruption_named():
+            last = ascend(gain, x, radius, PGD_SAT.stride * radius, steps=WALK, start=start, norm=self.norm)
+        with torch.no_grad():
+            gain(last)
+        return Course(torch.stack(loss), torch.stack(broken))
 
     @cached_property
     def noise(self) -> Tensor:

@@ -441,6 +441,6 @@ def test_a_full_disk_while_a_checkpoint_is_written(refused, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.checkpoint.save_file", full)
+    monkeypatch.setattr("bench.writing.save_file", full)
     told = refused(TRAIN.format("natural", "digits", "convnet-2"))
     assert "no space left to write new.safetensors; free some and run the same command again" in told

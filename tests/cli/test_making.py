@@ -150,6 +150,23 @@ def test_evaluate_tells_what_it_will_cost_and_what_came_out(trained, capsys):
     assert list(figures) == ["clean", "fgsm"]
 
 
+def test_a_model_that_answers_at_random_is_attacked_in_expectation_and_judged_by_votes(capsys):
+    Path("model.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Noisy(nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x.flatten(1) + 0.1 * torch.randn_like(x.flatten(1)))\n"
+        "def make(): return Noisy(64, 10)\n"
+    )
+    attacks = "SELECT DISTINCT attack FROM summary ORDER BY ALL"
+    assert run(["evaluate", "model.py:make", *JUDGE]) == 0
+    assert "answers at random: attacked in expectation over 20, judged by 10 votes" in capsys.readouterr().err
+    assert Store(Path("b.duckdb")).rows(attacks) == [("clean",), ("fgsm-eot20-votes10",)]
+    assert run(["evaluate", "model.py:make", *JUDGE, "--eot", "2"]) == 0
+    assert ("fgsm-eot2",) in Store(Path("b.duckdb")).rows(attacks)
+
+
 def test_evidence_is_judged_alone_and_counts_in_what_is_best_known(trained, capsys):
     assert run(["evaluate", trained, *BARE, "--attacks", "pgd-sat", "--keep-adversarials", "kept"]) == 0
     (place,) = Path("kept").glob("*/pgd-sat-*")
@@ -309,7 +326,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys, verb):
     monkeypatch.setattr("bench.recording.record", pressed)
     monkeypatch.setattr("bench.runner.run_study", pressed)
     Path("s.toml").write_text(STUDY)
-    Path("model.py").write_text("from torch import nn\ndef make(): return nn.Linear(64, 10)\n")
+    Path("model.py").write_text("from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
     arguments = {"evaluate": ["evaluate", "model.py:make", *JUDGE], "run": ["run", "s.toml", "--db", "b.duckdb"]}
     assert run(arguments[verb]) == 130
     assert "run the same command again to go on" in capsys.readouterr().err

@@ -4,8 +4,8 @@
 
 Every time is that of the same images on the same model with the same threads, in seconds of the processor, so that
 other work on the machine does not count; the best of some turns is taken. Written to results/speed.md. The ResNet-18
-is the one that pyautoattack's wheel carries among its examples; it is attacked on CIFAR-10 images at eps 0.5/255, and
-left out where there are none.
+is the one that pyautoattack's wheel carries among its examples; it is attacked on CIFAR-10 images at eps 0.5/255, by
+PGD also at 0.75/255, and left out where there are none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import foolbox
 import numpy as np
 import torch
 import torchattacks
-from torch import nn
+from torch import Tensor, nn
 
 from bench.attacks.prepare import prepared, search_model
 from bench.attacks.suite import Trial, plan
@@ -53,20 +53,20 @@ class Arena:
     batch_size: int
 
 
-def resnet(folder: Path, samples: int) -> Arena:
+def resnet(folder: Path, samples: int, eps: Fraction = Fraction(1, 510)) -> Arena:
     """The ResNet-18 of pyautoattack's wheel on some images."""
     spec = find_spec("pyautoattack")
     weights = Path(str(spec and spec.origin)).parent / "examples" / "model_test.pt"
     model = load_state(Architecture("resnet-18", 10, 3), read_foreign(weights)).eval().requires_grad_(False)
     images = load(str(folder), "test").take(100, 0).select(np.arange(samples))
-    return Arena("ResNet-18", model, images, Fraction(1, 510), samples)
+    return Arena(f"ResNet-18 at {float(255 * eps):g}/255", model, images, eps, samples)
 
 
 def digits(folder: Path) -> Arena:
     """A pgd-at net on the digits."""
     run = prepare(compose("pgd-at", dataset="digits"), load("digits", "train"), "convnet-6", 0, {})
     model = fit(run, folder / "pgd-at.safetensors").network()
-    return Arena("digits convnet-6", model, load("digits").take(250, 0), Fraction("0.15"), 250)
+    return Arena("digits convnet-6 at 0.15", model, load("digits").take(250, 0), Fraction("0.15"), 250)
 
 
 def ours(arena: Arena, trial: Trial) -> Callable[[], Outcomes]:
@@ -111,30 +111,42 @@ def fastest(run: Callable[[], Result], turns: int) -> tuple[float, Result]:
     return min(times[turns > 1 :]), result
 
 
-def reference_autoattack(arena: Arena) -> dict[str, Callable[[], object]]:
+Peers = dict[str, Callable[[], Tensor]]
+"""By name, what brings the adversarial images of another library."""
+
+
+def reference_autoattack(arena: Arena) -> Peers:
     """pyautoattack's own standard evaluation of the same images."""
     import pyautoattack
 
     x, y = arena.images.batch(slice(None))
     attack = pyautoattack.AutoAttack(arena.model, norm="Linf", eps=float(arena.eps), seed=0, device=torch.device("cpu"))
-    return {"pyautoattack": lambda: attack.run_standard_evaluation(x, y, batch_size=arena.batch_size)}
+    return {"pyautoattack": lambda: attack.run_standard_evaluation(x, y, batch_size=arena.batch_size)[0]}
 
 
-def peers_pgd(arena: Arena) -> dict[str, Callable[[], object]]:
+def peers_pgd(arena: Arena) -> Peers:
     """PGD-20 of the libraries, all images in one batch."""
     x, y = arena.images.batch(slice(None))
     eps = float(arena.eps)
     theirs = torchattacks.PGD(arena.model, eps=eps, alpha=eps / 4, steps=20, random_start=True)
     wrapped = foolbox.PyTorchModel(arena.model, bounds=(0, 1), device="cpu")
     walk = foolbox.attacks.LinfPGD(rel_stepsize=0.25, steps=20, random_start=True)
-    return {"torchattacks": lambda: theirs(x, y), "foolbox": lambda: walk(wrapped, x, y, epsilons=[eps])}
+    return {"torchattacks": lambda: theirs(x, y), "foolbox": lambda: walk(wrapped, x, y, epsilons=[eps])[1][0]}
 
 
-def table(arena: Arena, name: str, peers: dict[str, Callable[[], object]], turns: int) -> list[str]:
+def standing(arena: Arena, adversarials: Tensor) -> float:
+    """Percentage of the images that are classified right, unattacked and attacked."""
+    x, y = arena.images.batch(slice(None))
+    with torch.no_grad():
+        right = [arena.model(images).argmax(1) == y for images in (x, adversarials)]
+    return 100 * float(torch.stack(right).all(0).float().mean())
+
+
+def table(arena: Arena, name: str, peers: Peers, turns: int) -> list[str]:
     """Rows of the report on one attack of one network."""
     rows = []
-    theirs = {peer: fastest(run, turns)[0] for peer, run in peers.items()}
-    best = min(theirs, key=lambda peer: theirs[peer])
+    theirs = {peer: fastest(run, turns) for peer, run in peers.items()}
+    best = min(took for took, _ in theirs.values())
     for precision in ("fp32", "bf16"):
         _, trial = plan([name], eps=arena.eps, precision=precision, batch_size=arena.batch_size)
         run = ours(arena, trial)
@@ -143,11 +155,12 @@ def table(arena: Arena, name: str, peers: dict[str, Callable[[], object]], turns
             f"{arena.name}, {len(arena.images)} images",
             trial.name,
             f"{seconds:.2f}",
-            ", ".join(f"{peer} {took:.2f}" for peer, took in theirs.items()),
-            f"{theirs[best] / seconds:.2f}",
+            ", ".join(f"{peer} {took:.2f}" for peer, (took, _) in theirs.items()),
+            f"{best / seconds:.2f}",
             f"{int(outcomes.forwards.sum())} + {int(outcomes.backwards.sum())}",
             f"{seconds / bare(arena, outcomes):.2f}" if precision == "fp32" else "",
             f"{100 * outcomes.correct.mean():.1f}",
+            ", ".join(f"{peer} {standing(arena, found):.1f}" for peer, (_, found) in theirs.items()),
         ]
         rows.append("| " + " | ".join(cells) + " |")
         print(rows[-1], flush=True)  # noqa: T201
@@ -169,18 +182,20 @@ def main() -> None:
     lines = table(small, "pgd-sat", peers_pgd(small), turns=3)
     lines += table(small, "autoattack", reference_autoattack(small), turns=1)
     if asked.cifar is not None:
-        many, few = (resnet(asked.cifar, samples) for samples in (asked.pgd_samples, asked.samples))
-        lines += table(many, "pgd-sat", peers_pgd(many), turns=1)
+        for eps in (Fraction(1, 510), Fraction(3, 1020)):
+            many = resnet(asked.cifar, asked.pgd_samples, eps)
+            lines += table(many, "pgd-sat", peers_pgd(many), turns=1)
+        few = resnet(asked.cifar, asked.samples)
         lines += table(few, "autoattack", reference_autoattack(few), turns=1)
     head = ["network", "attack", "seconds", "peers, seconds", "peer / ours", "passes", "ours / bare passes", "robust %"]
+    head += ["peers, robust %"]
     asked.out.write_text(
         "# Speed\n\n"
         f"{asked.threads} thread(s) of {platform.processor() or platform.machine()}, torch {torch.__version__}; "
-        "written by `tox -e speed`.\n"
+        "written by tests/speed/speed.py.\n"
         "Seconds are the processor's. Peers get the same images, the fastest of them is the measure. Passes are\n"
-        "forward + backward, over all\n"
-        "images; bare passes are those of the network alone, as the attacks see it. bf16 searches in bfloat16 and\n"
-        "confirms every break in fp32.\n\n"
+        "forward + backward, over all images; bare passes are those of the network alone, as the attacks see it, 32\n"
+        "images at a time. bf16 searches in bfloat16 and confirms every break in fp32.\n\n"
         + "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
         + "\n"
     )

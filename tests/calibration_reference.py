@@ -1,8 +1,8 @@
 """Whether confidences can be believed: calibration on attacked samples, and how far an attack moves the output.
 
 ADR (Wu et al., ICLR 2024) starts from the observation that robust networks are better calibrated and answer more alike
-on clean and attacked images. These functions say so from stored outcomes; the view `calibration` in schema.sql computes
-the same from the database, and a test holds the two together.
+on clean and attacked images. The view `calibration` in schema.sql says so from stored outcomes; these functions compute
+the same in numpy, for test_calibration.py to hold the view to.
 
 Confidence is the softmax probability of the predicted class. A sample that was wrong before any attack is never
 attacked: it counts with its unattacked confidence and with divergence 0.
