@@ -326,7 +326,9 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys, verb):
     monkeypatch.setattr("bench.recording.record", pressed)
     monkeypatch.setattr("bench.runner.run_study", pressed)
     Path("s.toml").write_text(STUDY)
-    Path("model.py").write_text("from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n")
+    Path("model.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
     arguments = {"evaluate": ["evaluate", "model.py:make", *JUDGE], "run": ["run", "s.toml", "--db", "b.duckdb"]}
     assert run(arguments[verb]) == 130
     assert "run the same command again to go on" in capsys.readouterr().err
