@@ -24,7 +24,7 @@ from bench.models import Architecture, load_state
 from bench.writing import write_whole
 
 FORMAT = 1
-PARTS = ("model", "averaged", "momentum", "targets", "budget", "tally")
+PARTS = ("model", "averaged", "momentum", "targets", "budget", "average", "tally")
 
 State = dict[str, Tensor]
 

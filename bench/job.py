@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.checkpoint import Checkpoint
+from bench.errors import BadRecipe
 from bench.models import build, load_state
-from bench.runs import Run
+from bench.runs import START, Run
 from bench.streams import Streams
 from bench.types import Context, Tally
 
@@ -32,6 +33,7 @@ class Job:
     optimizer: torch.optim.SGD
     targets: Any
     budget: Any
+    average: Any
     tally: Tally
     history: list[dict[str, Any]]
     step: int = 0
@@ -40,13 +42,13 @@ class Job:
     def begin(cls, run: Run, device: str) -> Job:
         """A run before its first step."""
         schedule = run.plan.schedule
-        model = build(run.architecture, run.seed).to(device)
+        model = begun(run).to(device)
         if schedule.precision == "bf16":
             model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
         ctx = Context(
             model=model,
             averaged=deepcopy(model).eval().requires_grad_(False),
-            teachers={role: parent.network().to(device) for role, parent in run.teachers.items()},
+            teachers={r: parent.network().to(device) for r, parent in run.teachers.items() if r != START},
             classes=run.architecture.classes,
             eps=float(schedule.eps),
             epochs=schedule.epochs,
@@ -60,8 +62,8 @@ class Job:
             weight_decay=schedule.weight_decay,
         )
         recipe = run.plan.recipe
-        tally = Tally.zeros(ctx.classes, device)
-        return cls(run, ctx, optimizer, recipe.targets.init(ctx), recipe.budget.init(ctx), tally, [])
+        targets, budget, average = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
+        return cls(run, ctx, optimizer, targets, budget, average, Tally.zeros(ctx.classes, device), [])
 
     @classmethod
     def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> Job:
@@ -74,6 +76,7 @@ class Job:
             if name in parts["momentum"]:
                 job.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
         job.targets, job.budget = unpack(job.targets, parts["targets"]), unpack(job.budget, parts["budget"])
+        job.average = unpack(job.average, parts["average"])
         if parts["tally"]:
             job.tally = Tally(**parts["tally"])
         job.history = deepcopy(checkpoint.history)
@@ -93,6 +96,7 @@ class Job:
             "momentum": momentum,
             "targets": pack(self.targets),
             "budget": pack(self.budget),
+            "average": pack(self.average),
             "tally": {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {},
         }
         return Checkpoint(
@@ -105,6 +109,22 @@ class Job:
             step=self.step,
             versions={"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         )
+
+
+def begun(run: Run) -> nn.Module:
+    """The network before the first step: random, or with the weights of another training.
+
+    Raises:
+        BadRecipe: those are of another network.
+    """
+    start = run.teachers.get(START)
+    if start is None:
+        return build(run.architecture, run.seed)
+    if (other := start.built_as()) != run.architecture:
+        raise BadRecipe(
+            f"{run.plan.method!r} trains {run.architecture} and cannot start from {other}; give it one of the same"
+        )
+    return load_state(run.architecture, start.network().state_dict())
 
 
 def pack(state: Any) -> dict[str, Tensor]:

@@ -32,11 +32,11 @@ State = Any
 class Objective(Protocol):
     """What is fought over. Stateless."""
 
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """Adversarial images (B,C,H,W) in [0, 1], each within its reach."""
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Any:
+        """Adversarial images (B,C,H,W) in [0, 1], each within its reach; or a NamedTuple that begins with them."""
 
-    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
-        """The loss of each image, (B,), in two parts."""
+    def losses(self, ctx: Context, batch: Batch, adv: Any, targets: Targets) -> Losses:
+        """The loss of each image, (B,), in two parts, from what `perturb` found."""
 
 
 class TargetRule(Protocol):
@@ -90,15 +90,18 @@ class AverageRule(Protocol):
     def judged(self) -> bool:
         """Whether the averaged weights, rather than the trained ones, are what is validated and evaluated."""
 
-    def end_step(self, ctx: Context) -> None:
-        """Move `ctx.averaged` after a step."""
+    def init(self, ctx: Context) -> State:
+        """State before the first step."""
 
-    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
-        """Move `ctx.averaged` after an epoch; `validate` measures a network on the held-out split."""
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
+        """Move `ctx.averaged` after a step; state after it."""
+
+    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
+        """Move `ctx.averaged` after an epoch; state after it."""
 
 
 class Stateless:
-    """A targets or budget rule that remembers nothing."""
+    """A rule that remembers nothing."""
 
     def init(self, ctx: Context) -> State:
         """No state."""
@@ -185,17 +188,15 @@ def blend(averaged: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 @dataclass(frozen=True)
-class Last:
+class Last(Stateless):
     """No averaging: the kept weights are the trained ones."""
 
     judged: bool = False
 
-    def end_step(self, ctx: Context) -> None:
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
         """Copy."""
         blend(ctx.averaged, ctx.model, 0.0)
-
-    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
-        """Nothing."""
+        return state
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from bench.method import Plan
 from bench.models import Architecture, load_state, read_foreign
 from bench.recipe import as_json
 
+START = "start"
+"""The role of a parent whose weights a training starts from; it does not teach."""
 VERSION = 1
 """Of the training procedure; raised when the same run would train to something else."""
 
@@ -37,6 +39,14 @@ class Parent:
     recipe_id: str
     path: Path
     architecture: Architecture | None = None
+
+    def built_as(self) -> Architecture:
+        """What its network is.
+
+        Raises:
+            BadCheckpoint: the file is missing or damaged.
+        """
+        return self.architecture or read(self.path).architecture
 
     def network(self) -> nn.Module:
         """The network in eval mode, frozen.
@@ -78,7 +88,7 @@ class Run:
         """
         for role in self.plan.teachers:
             if role not in self.teachers:
-                raise BadRecipe(f"{self.plan.method!r} learns from a {role}; name its checkpoint with --teacher")
+                raise BadRecipe(f"{self.plan.method!r} needs a {role}; name its checkpoint with --teacher {role}=FILE")
         for role in self.teachers:
             if role not in self.plan.teachers:
                 raise BadRecipe(f"{self.plan.method!r} has no use for a {role}; leave it out")

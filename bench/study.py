@@ -260,7 +260,9 @@ def validate(study: Study, where: str) -> None:
         roles = wanted.teachers
         teachers = entry.teachers(roles)
         if missing := [role for role in roles if role not in teachers]:
-            raise BadStudy(f'{at}: {entry.method or entry.name!r} learns from a {missing[0]}; set teacher = "ENTRY"')
+            raise BadStudy(
+                f'{at}: {entry.method or entry.name!r} needs a {missing[0]}; set teacher = {{ {missing[0]} = "ENTRY" }}'
+            )
         if spare := [role for role in teachers if role not in roles]:
             raise BadStudy(f"{at}: {entry.method or entry.name!r} has no use for a {spare[0]}; leave it out")
         for teacher in teachers.values():

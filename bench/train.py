@@ -7,10 +7,11 @@ Randomness is counter-based (seed, epoch, step, image), so a run that goes on fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.augment import augment
 from bench.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from bench.job import Job
 from bench.runs import Run
 from bench.schedule import Schedule, cuts, learning_rate
 from bench.streams import Streams, permutation
-from bench.types import Batch, Losses, Tally
+from bench.types import Batch, Losses, Tally, detached
 from bench.validation import record, validate
 
 HOLDOUT_SEED = 0
@@ -75,8 +76,8 @@ def train(
             first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), job.step, first_bad)
             job.targets = recipe.targets.end_step(ctx, job.targets, losses)
             job.budget = recipe.budget.end_step(ctx, job.budget, losses)
-            recipe.average.end_step(ctx)
-            job.tally.add(y, losses.logits_clean, losses.logits_adv)
+            job.average = recipe.average.end_step(ctx, job.average, losses)
+            job.tally.add(y, losses.logits_clean, losses.logits_adv, losses.stood)
             job.step += 1
             report(ctx.epoch * steps + job.step, schedule.epochs * steps)
             stopping = job.step < steps and stop()
@@ -105,38 +106,29 @@ def step(job: Job, batch: Batch) -> tuple[Tensor, Losses]:
 
     def objective() -> tuple[Tensor, Losses]:
         with precision:
-            losses = recipe.objective.losses(ctx.model, batch, adv, targets)
+            losses = recipe.objective.losses(ctx, batch, adv, targets)
             weights = recipe.budget.weigh(ctx, batch, losses, job.budget)
             return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
 
     loss, losses = recipe.step(ctx, job.optimizer, objective)
-    clean, adversarial = losses.logits_clean, losses.logits_adv
-    return loss.detach(), Losses(
-        losses.fit.detach(),
-        losses.smooth.detach(),
-        None if clean is None else clean.detach(),
-        None if adversarial is None else adversarial.detach(),
-    )
+    return loss.detach(), detached(losses)
 
 
 def finish_epoch(job: Job, held: Images | None, device: str) -> None:
     """Let the slots look at the epoch, validate the judged weights, write the record."""
     recipe, schedule, ctx = job.run.plan.recipe, job.run.plan.schedule, job.ctx
 
-    def measure(model: nn.Module) -> Tally:
-        if held is None:
-            raise BadRecipe("this recipe's averaging needs a held-out split; set schedule.holdout above 0")
-        return validate(model, held, ctx.eps, job.run.seed, device)
-
+    if held is not None:
+        ctx.validate = cache(partial(validate, images=held, eps=ctx.eps, seed=job.run.seed, device=device))
     job.targets = recipe.targets.end_epoch(ctx, job.targets, job.tally)
     job.budget = recipe.budget.end_epoch(ctx, job.budget, job.tally)
-    recipe.average.end_epoch(ctx, measure)
+    job.average = recipe.average.end_epoch(ctx, job.average, job.tally)
     ctx.epoch, job.step = ctx.epoch + 1, 0
     job.history.append(record(ctx.epoch, "train", job.tally))
     sound = all(bool(v.isfinite().all()) for net in (ctx.model, ctx.averaged) for v in net.state_dict().values())
     if held is not None and (ctx.epoch % schedule.validate_every == 0 or ctx.epoch == schedule.epochs):
         judged = ctx.averaged if recipe.average.judged else ctx.model
-        valid = measure(judged)
+        valid = ctx.validate(judged)
         sound = sound and bool(valid.ce_clean.isfinite().all())
         job.history.append(record(ctx.epoch, "valid", valid))
     if not sound:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BadRecipe
+from bench.losses import kl
 from bench.streams import Streams
 
 
@@ -68,6 +69,14 @@ class Losses(NamedTuple):
     """None where the method never looks at the clean images."""
     logits_adv: Tensor | None
     """None where it never looks at adversarial ones."""
+    stood: Tensor | None = None
+    """(B,) at how many iterates of the attack the image was classified right; None where nobody counts."""
+
+
+def detached(losses: Losses) -> Losses:
+    """The same values without their graph."""
+    parts = (None if part is None else part.detach() for part in losses)
+    return Losses(*parts)  # type: ignore[arg-type]  # None where it was None
 
 
 @dataclass
@@ -85,6 +94,10 @@ class Tally:
     ce_clean: Tensor
     """(K,) sums of the cross-entropy with the true class, in nats."""
     ce_adv: Tensor
+    divergence: Tensor
+    """(K,) sums of KL(p(x) || p(x')) in nats, of images of which both logits were seen."""
+    stood: Tensor
+    """(K,) sums of `Losses.stood`."""
     prob_adv: Tensor
     """(K,K) row k sums the adversarial softmax of the images of class k."""
 
@@ -95,8 +108,10 @@ class Tally:
         return cls(**vectors | {"prob_adv": torch.zeros(classes, classes, device=device)})
 
     @torch.no_grad()
-    def add(self, y: Tensor, logits_clean: Tensor | None, logits_adv: Tensor | None) -> None:
-        """Take in a batch: labels (B,), logits (B,K) where there are any."""
+    def add(
+        self, y: Tensor, logits_clean: Tensor | None, logits_adv: Tensor | None, stood: Tensor | None = None
+    ) -> None:
+        """Take in a batch: labels (B,), logits (B,K) and counts (B,) where there are any."""
         one = torch.ones_like(y, dtype=torch.float32)
         self.count.index_add_(0, y, one)
         if logits_clean is not None:
@@ -108,6 +123,10 @@ class Tally:
             self.hits_adv.index_add_(0, y, (logits_adv.argmax(1) == y).float())
             self.ce_adv.index_add_(0, y, F.cross_entropy(logits_adv.float(), y, reduction="none"))
             self.prob_adv.index_add_(0, y, logits_adv.float().softmax(1))
+        if logits_clean is not None and logits_adv is not None:
+            self.divergence.index_add_(0, y, kl(logits_clean.float().softmax(1), logits_adv.float()))
+        if stood is not None:
+            self.stood.index_add_(0, y, stood.float())
 
     def risk_clean(self) -> Tensor:
         """(K,) mean clean cross-entropy per class, in nats; 0 for a class that was not seen."""
@@ -116,6 +135,10 @@ class Tally:
     def risk_adv(self) -> Tensor:
         """(K,) mean adversarial cross-entropy per class, in nats; 0 for a class that was not seen."""
         return self.ce_adv / self.count_adv.clamp(min=1)
+
+
+def _nothing_held_out(model: nn.Module) -> Tally:
+    raise BadRecipe("this recipe looks at a held-out split; set schedule.holdout above 0")
 
 
 @dataclass
@@ -133,6 +156,7 @@ class Context:
         progress: share of all steps finished, in [0, 1).
         drops: how often the learning rate has been cut so far (0 for smooth schedules).
         streams: randomness of the current batch.
+        validate: at the end of an epoch, class vectors of a network on the held-out split, clean and under PGD-10.
     """
 
     model: nn.Module
@@ -142,6 +166,7 @@ class Context:
     eps: float
     epochs: int
     streams: Streams
+    validate: Callable[[nn.Module], Tally] = _nothing_held_out
     epoch: int = 0
     progress: float = 0.0
     drops: int = 0

@@ -10,19 +10,16 @@ Departs: nothing known; BatchNorm statistics are averaged with the weights, inte
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
-
 from bench.method import Method, Preset
-from bench.recipe import blend, require_range
-from bench.types import Context, Tally
+from bench.recipe import State, Stateless, blend, require_range
+from bench.types import Context, Losses
 from methods import settings
 
 
 @dataclass(frozen=True)
-class EMA:
+class EMA(Stateless):
     """theta_avg <- decay theta_avg + (1 - decay) theta, after every step, without bias correction."""
 
     decay: float = 0.995
@@ -32,12 +29,10 @@ class EMA:
         """Refuse what is out of range."""
         require_range(self, "decay", 0, 1)
 
-    def end_step(self, ctx: Context) -> None:
+    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
         """Move the average towards the weights."""
         blend(ctx.averaged, ctx.model, self.decay)
-
-    def end_epoch(self, ctx: Context, validate: Callable[[nn.Module], Tally]) -> None:
-        """Nothing: every step counts."""
+        return state
 
 
 METHOD = Method(

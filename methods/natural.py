@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.losses import cross_entropy
 from bench.method import Method, Preset
@@ -30,9 +30,9 @@ class Natural:
         """No perturbation."""
         return batch.x
 
-    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+    def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """CE(S(x), y)."""
-        logits = model(batch.x)
+        logits = ctx.model(batch.x)
         fit = cross_entropy(logits, targets.clean)
         return Losses(fit, torch.zeros_like(fit), logits, None)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.inner import Inner
 from bench.losses import cross_entropy
@@ -35,9 +35,9 @@ class PGDAT:
         """max CE(S(x'), t), t the label or what stands in its place."""
         return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), targets.at(adv)), batch.x, reach)
 
-    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+    def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """CE(S(x'), t)."""
-        logits = model(adv)
+        logits = ctx.model(adv)
         fit = cross_entropy(logits, targets.at(adv))
         return Losses(fit, torch.zeros_like(fit), None, logits)
 

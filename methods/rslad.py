@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.inner import Inner
 from bench.losses import kl
@@ -56,9 +56,9 @@ class RSLAD:
         """max KL(p_T(x) || p_S(x'))."""
         return self.inner(ctx, lambda adv: kl(targets.at(adv), ctx.model(adv)), batch.x, reach)
 
-    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+    def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """(1 - alpha) KL(p_T(x) || p_S(x)) and alpha KL(p_T(x) || p_S(x'))."""
-        logits_adv, logits_clean = model(adv), model(batch.x)
+        logits_adv, logits_clean = ctx.model(adv), ctx.model(batch.x)
         scale = 1 / logits_adv.shape[1] if self.reduction == "mean" else 1.0
         fit = (1 - self.alpha) * scale * kl(targets.clean, logits_clean)
         smooth = self.alpha * scale * kl(targets.at(adv), logits_adv)

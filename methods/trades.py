@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.inner import Inner, switched
 from bench.losses import cross_entropy, kl
@@ -46,9 +46,9 @@ class TRADES:
             clean = ctx.model(batch.x).softmax(1)
         return self.inner(ctx, lambda adv: kl(clean, ctx.model(adv)), batch.x, reach)
 
-    def losses(self, model: nn.Module, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
+    def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """CE(S(x), t) and beta * KL(p(x) || p(x')), with gradients through both branches of the penalty."""
-        logits_clean, logits_adv = model(batch.x), model(adv)
+        logits_clean, logits_adv = ctx.model(batch.x), ctx.model(adv)
         smooth = self.beta * kl(logits_clean.softmax(1), logits_adv)
         return Losses(cross_entropy(logits_clean, targets.clean), smooth, logits_clean, logits_adv)
 

@@ -157,7 +157,7 @@ def test_our_own_studies_are_valid(path):
         ),
         ("norm = 'L7'\n[entries.natural]", BadBudget, "L7"),
         ("precision = 'fp8'\n[entries.natural]", BadOption, "fp8"),
-        ("[entries.rslad]", BadStudy, "'rslad' learns from a teacher; set teacher = \"ENTRY\""),
+        ("[entries.rslad]", BadStudy, "'rslad' needs a teacher; set teacher = { teacher = \"ENTRY\" }"),
         ("[entries.rslad]\nteacher = 'nobody'", BadStudy, "no entry is called 'nobody'"),
         ("[entries.natural]\nteacher = 'x'\n[entries.x]\nmethod = 'pgd-at'", BadStudy, "has no use for a teacher"),
         ("[entries.rslad]\nteacher = 'rslad'", BadStudy, "in a circle: rslad → rslad; break it"),

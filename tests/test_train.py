@@ -280,7 +280,7 @@ def test_a_teacher_never_changes(name, teacher, monkeypatch):
 
 
 def test_a_teacher_is_needed_by_those_who_learn_from_one_and_by_nobody_else(teacher):
-    with pytest.raises(BadRecipe, match="'rslad' learns from a teacher; name its checkpoint with --teacher"):
+    with pytest.raises(BadRecipe, match="'rslad' needs a teacher; name its checkpoint with --teacher teacher=FILE"):
         Run(compose("rslad", dataset="digits"), SMALL, toy(), 0, {})
     with pytest.raises(BadRecipe, match="'trades' has no use for a teacher; leave it out"):
         Run(compose("trades", dataset="digits"), SMALL, toy(), 0, {"teacher": teacher})
@@ -295,9 +295,9 @@ class Exploding(Natural):
 
     at: tuple[int, int] = (1, 1)
 
-    def losses(self, model, batch, adv, targets):
-        losses = super().losses(model, batch, adv, targets)
-        steps = int(model.bn1.num_batches_tracked) - 1
+    def losses(self, ctx, batch, adv, targets):
+        losses = super().losses(ctx, batch, adv, targets)
+        steps = int(ctx.model.bn1.num_batches_tracked) - 1
         bad = steps >= 3 * self.at[0] + self.at[1]
         return losses._replace(fit=losses.fit * (math.nan if bad else 1.0))
 
@@ -395,7 +395,7 @@ def test_the_judged_weights_are_the_ones_validated(monkeypatch):
     judged = []
     monkeypatch.setattr(
         "bench.train.validate",
-        lambda model, images, *rest: judged.append(weights_id(model.state_dict(), "")) or Tally.zeros(4),
+        lambda model, **rest: judged.append(weights_id(model.state_dict(), "")) or Tally.zeros(4),
     )
     for name, part in (("pgd-at+wa", "averaged"), ("adr", "model")):
         last = final(a_run(name))

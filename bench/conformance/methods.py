@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
+from functools import partial
 from importlib import import_module
 from inspect import getmembers, getsource, isfunction
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from bench.method import Method
 from bench.models import Architecture, build
 from bench.recipe import SLOTS, Recipe, as_json
 from bench.streams import Streams
-from bench.types import Batch, Context, Losses, Reach, Tally, Targets
+from bench.types import Batch, Context, Losses, Reach, Tally, Targets, detached
 
 EPS = 0.1
 CLASSES = 4
@@ -64,9 +65,9 @@ def separable(n: int = 16) -> Batch:
 class _Teacher(nn.Module):
     """A fixed random network, sharp enough to have an opinion."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, classes: int) -> None:
         super().__init__()
-        self.network = build(Architecture("convnet-2", CLASSES, 2), seed)
+        self.network = build(Architecture("convnet-2", classes, 2), seed)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = 5 * self.network(x)
@@ -76,8 +77,12 @@ class _Teacher(nn.Module):
 class _EveryRole(dict[str, nn.Module]):
     """A teacher for whatever role is asked for."""
 
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
     def __missing__(self, role: str) -> nn.Module:
-        self[role] = _Teacher(len(self) + 1).eval().requires_grad_(False)
+        self[role] = _Teacher(len(self) + 1, self.classes).eval().requires_grad_(False)
         return self[role]
 
     def __contains__(self, role: object) -> bool:
@@ -89,7 +94,7 @@ class Made(NamedTuple):
 
     targets: Targets
     reach: Reach
-    adv: Tensor
+    adv: Any
     losses: Losses
     loss: Tensor
 
@@ -103,16 +108,18 @@ class Rig:
     optimizer: torch.optim.SGD
     targets: Any
     budget: Any
+    average: Any
     done: int = 0
 
     @classmethod
-    def build(cls, recipe: Recipe) -> Rig:
+    def build(cls, recipe: Recipe, classes: int = CLASSES) -> Rig:
         """At the start of a run of 2 epochs of 4 steps."""
-        architecture = Architecture("convnet-2", CLASSES, 2)
+        architecture = Architecture("convnet-2", classes, 2)
         model, averaged = build(architecture).train(), build(architecture).eval().requires_grad_(False)
-        ctx = Context(model, averaged, _EveryRole(), CLASSES, EPS, 2, Streams(0, torch.arange(0)))
+        ctx = Context(model, averaged, _EveryRole(classes), classes, EPS, 2, Streams(0, torch.arange(0)))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        return cls(recipe, ctx, optimizer, recipe.targets.init(ctx), recipe.budget.init(ctx))
+        states = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
+        return cls(recipe, ctx, optimizer, *states)
 
     def call(self, batch: Batch) -> tuple[Targets, Reach]:
         """Targets and reach of a batch."""
@@ -128,25 +135,26 @@ class Rig:
         adv = recipe.objective.perturb(ctx, batch, targets, reach)
 
         def objective() -> tuple[Tensor, Losses]:
-            losses = recipe.objective.losses(ctx.model, batch, adv, targets)
+            losses = recipe.objective.losses(ctx, batch, adv, targets)
             weights = recipe.budget.weigh(ctx, batch, losses, self.budget)
             return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
 
         loss, losses = recipe.step(ctx, self.optimizer, objective)
-        losses = Losses(*(None if part is None else part.detach() for part in losses))  # type: ignore[arg-type]  # as they came
+        losses = detached(losses)
         self.targets = recipe.targets.end_step(ctx, self.targets, losses)
         self.budget = recipe.budget.end_step(ctx, self.budget, losses)
-        recipe.average.end_step(ctx)
+        self.average = recipe.average.end_step(ctx, self.average, losses)
         self.done += 1
         return Made(targets, reach, adv, losses, loss.detach())
 
     def end_epoch(self, batch: Batch, made: Made) -> None:
         """Let the slots look at what a step showed."""
-        tally = Tally.zeros(CLASSES)
-        tally.add(batch.y, made.losses.logits_clean, made.losses.logits_adv)
+        tally = Tally.zeros(self.ctx.classes)
+        tally.add(batch.y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
+        self.ctx.validate = partial(glanced, batch=batch)
         self.targets = self.recipe.targets.end_epoch(self.ctx, self.targets, tally)
         self.budget = self.recipe.budget.end_epoch(self.ctx, self.budget, tally)
-        self.recipe.average.end_epoch(self.ctx, lambda model: tally)
+        self.average = self.recipe.average.end_epoch(self.ctx, self.average, tally)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint holds, copied."""
@@ -160,6 +168,7 @@ class Rig:
             },
             "targets": pack(self.targets),
             "budget": pack(self.budget),
+            "average": pack(self.average),
         }
         return {f"{part}/{k}": v.detach().clone() for part, state in parts.items() for k, v in state.items()}
 
@@ -176,8 +185,22 @@ class Rig:
             if name in momentum:
                 self.optimizer.state[weight]["momentum_buffer"] = momentum[name]
         self.targets, self.budget = unpack(self.targets, part("targets")), unpack(self.budget, part("budget"))
-        self.done = done
+        self.average, self.done = unpack(self.average, part("average")), done
         return self
+
+
+def glanced(model: nn.Module, batch: Batch) -> Tally:
+    """Class vectors of a network on images and on brighter ones."""
+    tally = Tally.zeros(model(batch.x[:1]).shape[1])
+    with torch.no_grad(), switched(model, False):
+        tally.add(batch.y, model(batch.x), model((batch.x + EPS).clamp(0, 1)))
+    return tally
+
+
+def images_in(found: Any) -> list[Tensor]:
+    """All batches of images in what `perturb` found, the adversarial ones first."""
+    parts = [found] if isinstance(found, Tensor) else list(found)
+    return [part for part in parts if isinstance(part, Tensor) and part.ndim == 4]
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -284,14 +307,17 @@ def check_perturbs_within_reach(recipe: Recipe) -> None:
     batch = Batch(torch.where(batch.x > 0.5, 1.0, batch.x - 0.2).clamp(0, 1), batch.y)  # pixels on both walls
     targets, _ = rig.call(batch)
     eps = EPS * torch.arange(len(batch.y)) / len(batch.y)  # the first image may not move at all
-    adv = recipe.objective.perturb(rig.ctx, batch, targets, Reach(eps, eps / 2))
+    found = recipe.objective.perturb(rig.ctx, batch, targets, Reach(eps, eps / 2))
     kind = type(recipe.objective).__name__
-    _require(adv.shape == batch.x.shape, f"{kind} returned images of shape {tuple(adv.shape)}")
-    _require(not adv.requires_grad, f"{kind} returned images that carry a graph; detach them")
-    _require(bool(adv.isfinite().all()), f"{kind} returned pixels that are no numbers")
-    _require(bool((adv >= 0).all() and (adv <= 1).all()), f"{kind} left the box [0, 1]")
-    far = (adv - batch.x).abs().flatten(1).amax(1)
-    _require(bool((far <= eps + 1e-6).all()), f"{kind} left the reach of an image, by {float((far - eps).max()):.3g}")
+    _require(bool(images_in(found)), f"{kind} returned no images")
+    for adv in images_in(found):
+        _require(adv.shape == batch.x.shape, f"{kind} returned images of shape {tuple(adv.shape)}")
+        _require(not adv.requires_grad, f"{kind} returned images that carry a graph; detach them")
+        _require(bool(adv.isfinite().all()), f"{kind} returned pixels that are no numbers")
+        _require(bool((adv >= 0).all() and (adv <= 1).all()), f"{kind} left the box [0, 1]")
+        far = (adv - batch.x).abs().flatten(1).amax(1)
+        over = float((far - eps).max())
+        _require(over <= 1e-6, f"{kind} left the reach of an image, by {over:.3g}")
 
 
 def check_perturbing_changes_nothing_else(recipe: Recipe) -> None:
@@ -318,7 +344,7 @@ def check_losses_are_vectors(recipe: Recipe) -> None:
     rig, batch = Rig.build(recipe), separable()
     targets, reach = rig.call(batch)
     adv = recipe.objective.perturb(rig.ctx, batch, targets, reach)
-    losses = recipe.objective.losses(rig.ctx.model, batch, adv, targets)
+    losses = recipe.objective.losses(rig.ctx, batch, adv, targets)
     kind = type(recipe.objective).__name__
     for what in ("fit", "smooth"):
         vector = getattr(losses, what)
@@ -347,12 +373,13 @@ def check_changes_nothing_in_place(recipe: Recipe) -> None:
     first = targets.at(batch.x).clone()
     _require(torch.equal(targets.clean, clean), f"{_who(recipe)}: asking for adversarial targets changed clean ones")
     adv = recipe.objective.perturb(rig.ctx, batch, targets, reach)
-    kept = adv.clone()
-    losses = recipe.objective.losses(rig.ctx.model, batch, adv, targets)
+    kept = [images.clone() for images in images_in(adv)]
+    losses = recipe.objective.losses(rig.ctx, batch, adv, targets)
     recipe.budget.weigh(rig.ctx, batch, losses, rig.budget)
     _require(torch.equal(targets.clean, clean), f"{_who(recipe)}: the clean targets were changed in place")
     _require(torch.equal(targets.at(batch.x), first), f"{_who(recipe)}: the adversarial targets were changed in place")
-    _require(torch.equal(adv, kept), f"{_who(recipe)}: the adversarial images were changed in place")
+    same = all(map(torch.equal, images_in(adv), kept))
+    _require(same, f"{_who(recipe)}: the adversarial images were changed in place")
     _require(not _same(before, {"x": batch.x, "y": batch.y}), f"{_who(recipe)}: the batch was changed in place")
     now = {**pack(rig.targets), **{f"budget {k}": v for k, v in pack(rig.budget).items()}}
     _require(not _same(state, now), f"{_who(recipe)}: a slot's state was changed in place; return a new one")
@@ -373,7 +400,7 @@ def check_leaves_teachers_alone(recipe: Recipe) -> None:
     averaged = _copied(rig.ctx.averaged.state_dict())
     targets, reach = rig.call(batch)
     adv = recipe.objective.perturb(rig.ctx, batch, targets, reach)
-    recipe.objective.losses(rig.ctx.model, batch, adv, targets)
+    recipe.objective.losses(rig.ctx, batch, adv, targets)
     _require(
         not _same(averaged, rig.ctx.averaged.state_dict()) and not rig.ctx.averaged.training,
         f"{_who(recipe)}: something other than the average slot moved the averaged weights",
@@ -399,7 +426,7 @@ def check_goes_on_from_its_state(recipe: Recipe) -> None:
     second.end_epoch(batch, second.step(batch))
     changed = _same(first.state(), second.state())
     _require(not changed, f"{_who(recipe)}: keeps something outside its state; going on differs in {changed[:3]}")
-    for slot, state in (("targets", first.targets), ("budget", first.budget)):
+    for slot, state in (("targets", first.targets), ("budget", first.budget), ("average", first.average)):
         kind = type(getattr(recipe, slot)).__name__
         tensors = pack(state)
         _require(all(isinstance(v, Tensor) for v in tensors.values()), f"{kind}: its state must be tensors")
@@ -422,6 +449,23 @@ def check_leaves_global_randomness_alone(recipe: Recipe) -> None:
 def _global_randomness() -> tuple[Any, ...]:
     generator: Any = np.random.get_state()
     return torch.random.get_rng_state().tolist(), random.getstate(), generator[1].tolist(), generator[2]
+
+
+def check_copes_with_odd_batches(recipe: Recipe) -> None:
+    """Two classes in all; then, of four, a batch that lacks one, and a batch of one image; and an epoch of either."""
+    two = separable(8)
+    whole = separable()
+    present = whole.y != 0
+    lacking, single = Batch(whole.x[present], whole.y[present]), Batch(whole.x[:1], whole.y[:1])
+    odd = {"two classes": (2, Batch(two.x, two.y % 2)), "a class is missing": (4, lacking), "one image": (4, single)}
+    for what, (classes, batch) in odd.items():
+        rig = Rig.build(recipe, classes)
+        for _ in range(2):
+            made = rig.step(batch)
+            rig.end_epoch(batch, made)
+            _require(bool(made.loss.isfinite()), f"{_who(recipe)}: the loss is no number where {what}")
+        broken = [name for name, value in rig.state().items() if not value.isfinite().all()]
+        _require(not broken, f"{_who(recipe)}: {', '.join(broken[:3])} is no number after an epoch where {what}")
 
 
 def check_lowers_the_loss(recipe: Recipe) -> None:
@@ -473,6 +517,7 @@ RECIPE_CHECKS: Mapping[str, Callable[[Recipe], None]] = MappingProxyType(
             check_leaves_teachers_alone,
             check_goes_on_from_its_state,
             check_leaves_global_randomness_alone,
+            check_copes_with_odd_batches,
             check_lowers_the_loss,
         )
     }

@@ -199,7 +199,10 @@ NAMES = [
     (TRAIN.format("natural", "digits", "convnet-2") + " --set schedule.lr=x", "cannot be read as a number"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --device tpu9", "device 'tpu9' is not supported"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --precision fp8", "choose one of fp32, bf16"),
-    (TRAIN.format("rslad", "digits", "convnet-2"), "'rslad' learns from a teacher; name its checkpoint with --teacher"),
+    (
+        TRAIN.format("rslad", "digits", "convnet-2"),
+        "name its checkpoint with --teacher teacher=FILE",
+    ),
     (TRAIN.format("rslad", "digits", "convnet-2") + " --teacher no.safetensors", "no checkpoint at no.safetensors"),
     (TRAIN.format("natural", "digits", "convnet-2") + " --teacher at.safetensors", "has no use for a teacher"),
     (TRAIN.format("natural", "digits", "convnet-2").replace("--n 60", "--n -5"), "a subset of -5 images"),

@@ -132,9 +132,9 @@ class TrainingWhileItPerturbs(PGDAT):
 class Reduced(PGDAT):
     """Reduces the loss to one number."""
 
-    def losses(self, model, batch, adv, targets):
+    def losses(self, ctx, batch, adv, targets):
         """The mean."""
-        losses = super().losses(model, batch, adv, targets)
+        losses = super().losses(ctx, batch, adv, targets)
         return losses._replace(fit=losses.fit.mean(), smooth=losses.smooth.mean())
 
 
@@ -142,9 +142,9 @@ class Reduced(PGDAT):
 class Detached(PGDAT):
     """Loses the graph."""
 
-    def losses(self, model, batch, adv, targets):
+    def losses(self, ctx, batch, adv, targets):
         """Without a graph."""
-        losses = super().losses(model, batch, adv, targets)
+        losses = super().losses(ctx, batch, adv, targets)
         return losses._replace(fit=losses.fit.detach())
 
 
@@ -152,9 +152,9 @@ class Detached(PGDAT):
 class Backwards(PGDAT):
     """Has the sign wrong."""
 
-    def losses(self, model, batch, adv, targets):
+    def losses(self, ctx, batch, adv, targets):
         """The right value with the gradient turned round."""
-        losses = super().losses(model, batch, adv, targets)
+        losses = super().losses(ctx, batch, adv, targets)
         return losses._replace(fit=2 * losses.fit.detach() - losses.fit)
 
 
@@ -162,10 +162,10 @@ class Backwards(PGDAT):
 class SofteningInPlace(PGDAT):
     """Edits the targets it was given."""
 
-    def losses(self, model, batch, adv, targets):
+    def losses(self, ctx, batch, adv, targets):
         """Label smoothing, in place."""
         targets.clean.mul_(0.9).add_(0.1 / targets.clean.shape[1])
-        return super().losses(model, batch, adv, targets)
+        return super().losses(ctx, batch, adv, targets)
 
 
 @dataclass(frozen=True)

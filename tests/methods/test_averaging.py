@@ -5,8 +5,10 @@ import torch
 from bench.models import Architecture, build
 from bench.recipe import Last
 from bench.streams import Streams
-from bench.types import Context
+from bench.types import Context, Losses
 from methods.averaging import EMA
+
+NOTHING = Losses(torch.zeros(1), torch.zeros(1), None, None)
 
 
 def setting():
@@ -21,7 +23,7 @@ def test_ema_is_decay_times_the_average_plus_the_rest_of_the_weights():
     ctx = setting()
     before = {name: value.double() for name, value in ctx.averaged.state_dict().items()}
     now = {name: value.double() for name, value in ctx.model.state_dict().items()}
-    EMA(decay=0.9).end_step(ctx)
+    EMA(decay=0.9).end_step(ctx, None, NOTHING)
     for name, value in ctx.averaged.state_dict().items():
         if value.is_floating_point():  # BatchNorm statistics among them
             torch.testing.assert_close(value.double(), 0.9 * before[name] + 0.1 * now[name], rtol=1e-6, atol=1e-7)
@@ -37,14 +39,14 @@ def test_after_n_steps_the_start_has_weight_decay_to_the_n():
         for value in ctx.model.parameters():
             value.zero_()
     for _ in range(7):
-        EMA(decay=0.8).end_step(ctx)
+        EMA(decay=0.8).end_step(ctx, None, NOTHING)
     for value in ctx.averaged.parameters():
         torch.testing.assert_close(value.detach(), torch.full_like(value, 0.8**7), rtol=1e-5, atol=0)
 
 
 def test_last_is_an_exact_copy():
     ctx = setting()
-    Last().end_step(ctx)
+    Last().end_step(ctx, None, NOTHING)
     for name, value in ctx.averaged.state_dict().items():
         assert torch.equal(value, ctx.model.state_dict()[name])
 

@@ -52,13 +52,17 @@ def setting(target):
     return model, batch, torch.ones(1, 1, 2, 2), Targets(wanted, constant(wanted))
 
 
+def around(model):
+    return Context(model, model, {}, 3, 0.1, 1, Streams(0, torch.arange(1)))
+
+
 def value(losses):
     return losses.fit.item(), losses.smooth.item()
 
 
 def test_natural_is_the_cross_entropy_of_the_clean_image():
     model, batch, adv, targets = setting([1, 0, 0])
-    losses = Natural().losses(model, batch, adv, targets)
+    losses = Natural().losses(around(model), batch, adv, targets)
     assert value(losses) == pytest.approx((-math.log(softmax(CLEAN)[0]), 0), abs=1e-14)
     assert losses.logits_adv is None
     assert torch.equal(Natural().perturb(None, batch, targets, None), batch.x)
@@ -67,7 +71,7 @@ def test_natural_is_the_cross_entropy_of_the_clean_image():
 @pytest.mark.parametrize("target", [[1, 0, 0], SOFT])
 def test_pgd_at_is_the_cross_entropy_of_the_adversarial_image(target):
     model, batch, adv, targets = setting(target)
-    losses = PGDAT().losses(model, batch, adv, targets)
+    losses = PGDAT().losses(around(model), batch, adv, targets)
     assert value(losses) == pytest.approx((-(np.array(target) * np.log(softmax(ADV))).sum(), 0), abs=1e-14)
     assert losses.logits_clean is None
 
@@ -75,7 +79,7 @@ def test_pgd_at_is_the_cross_entropy_of_the_adversarial_image(target):
 @pytest.mark.parametrize("beta", [1.0, 6.0])
 def test_trades_has_a_gradient_through_both_branches(beta):
     model, batch, adv, targets = setting([1, 0, 0])
-    losses = TRADES(beta=beta).losses(model, batch, adv, targets)
+    losses = TRADES(beta=beta).losses(around(model), batch, adv, targets)
     p, q = softmax(CLEAN), softmax(ADV)
     assert value(losses) == pytest.approx((-math.log(p[0]), beta * divergence(p, q)), abs=1e-14)
     (losses.fit + losses.smooth).sum().backward()
@@ -89,7 +93,7 @@ def test_trades_has_a_gradient_through_both_branches(beta):
 @pytest.mark.parametrize(("reduction", "over"), [("sum", 1), ("mean", 3)])
 def test_rslad_is_five_sixths_adversarial_and_its_mean_divides_by_the_classes(reduction, over):
     model, batch, adv, targets = setting(SOFT)
-    losses = RSLAD(reduction=reduction).losses(model, batch, adv, targets)
+    losses = RSLAD(reduction=reduction).losses(around(model), batch, adv, targets)
     wanted = (divergence(SOFT, softmax(CLEAN)) / 6 / over, 5 * divergence(SOFT, softmax(ADV)) / 6 / over)
     assert value(losses) == pytest.approx(wanted, abs=1e-14)
     (losses.fit + losses.smooth).sum().backward()
@@ -102,7 +106,7 @@ def test_rslad_asks_for_the_adversarial_target_at_the_adversarial_image():
     hard = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
     asked = []
     targets = Targets(torch.tensor([SOFT], dtype=torch.float64), lambda at: asked.append(at) or hard)
-    losses = RSLAD().losses(model, batch, adv, targets)
+    losses = RSLAD().losses(around(model), batch, adv, targets)
     assert asked[0] is adv
     assert losses.smooth.item() == pytest.approx(-5 / 6 * math.log(softmax(ADV)[1]))
     assert losses.fit.item() == pytest.approx(divergence(SOFT, softmax(CLEAN)) / 6)
