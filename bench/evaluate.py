@@ -17,7 +17,7 @@ from bench.attacks.prepare import own_randomness, prepared, search_model
 from bench.attacks.suite import Trial
 from bench.data import Images
 from bench.errors import BadData, BadOption
-from bench.judge import Chunk, Keep, judge, logits_of
+from bench.judge import Chunk, Keep, check_pixels, judge, logits_of
 from bench.memory import USUAL, CudaGauge, Room, images_that_fit
 from bench.outcomes import COLUMNS, Outcomes
 from bench.randomised import FEW, STEADY, unsteadiness
@@ -101,9 +101,11 @@ def answers_vary(model: nn.Module, images: Images, device: torch.device | str = 
     """Whether the model in eval mode answers the same images differently from time to time.
 
     Raises:
+        BadData: pixels outside [0, 1].
         BadModel: it fails, or returns something else than finite logits.
     """
-    x, _ = images.batch(slice(0, FEW), device)
+    x, y = images.batch(slice(0, FEW), device)
+    check_pixels(Chunk(x, y, images.sample[:FEW], images.classes))
     model.to(device)
     with prepared(model), own_randomness(), torch.no_grad():
         return unsteadiness(lambda pixels: logits_of(model, pixels, images.classes), x) > STEADY

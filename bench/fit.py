@@ -1,16 +1,18 @@
 """Which checkpoints of a training are kept on disk, and how an interrupted one goes on.
 
 Beside the file asked for, `NAME.safetensors`, which holds the selected epoch, `NAME.last.safetensors` holds the newest
-state with all that is needed to go on. Running the same command again goes on from there.
+state with all that is needed to go on. Running the same command again goes on from there. `NAME.epochs/` holds the
+weights of the epochs that the other selection rules keep, so that each can be applied afterwards (`reselect`).
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from bench.checkpoint import Checkpoint, read, write
 from bench.errors import BadCheckpoint, Diverged
 from bench.runs import Run
 from bench.schedule import Schedule
-from bench.selection import score
+from bench.selection import RULES, Vector, score
 from bench.train import train
 
 
@@ -31,6 +33,11 @@ class Interrupted(Exception):  # no error: somebody asked for it
 def last_of(path: Path) -> Path:
     """Where the newest state of a training is kept, beside its selected epoch."""
     return path.with_name(f"{path.stem}.last.safetensors")
+
+
+def epoch_of(path: Path, epoch: int) -> Path:
+    """Where the weights of an epoch are kept that another rule than the schedule's selects."""
+    return path.with_name(f"{path.stem}.epochs") / f"{epoch}.safetensors"
 
 
 def finished(run: Run, path: Path) -> Checkpoint | None:
@@ -86,13 +93,22 @@ def _paths(a: Any, b: Any, at: str) -> Iterator[str]:
         yield at
 
 
-def best_epoch(history: list[dict[str, Any]], rule: str) -> int:
-    """The epoch that a selection rule keeps; the earliest of equals."""
-    scores = {
-        row["epoch"]: score(rule, row["epoch"], *(np.array(row[k], float) for k in ("n", "hits_clean", "hits_adv")))
+def held_out(history: list[dict[str, Any]]) -> dict[int, tuple[Vector, Vector, Vector]]:
+    """By epoch that was validated: held-out images, clean hits and robust hits per class, (K,) each."""
+    return {
+        int(row["epoch"]): (
+            np.array(row["n"], float),
+            np.array(row["hits_clean"], float),
+            np.array(row["hits_adv"], float),
+        )
         for row in history
         if row["split"] == "valid"
     }
+
+
+def best_epoch(history: list[dict[str, Any]], rule: str) -> int:
+    """The epoch that a selection rule keeps; the earliest of equals."""
+    scores = {epoch: score(rule, epoch, *vectors) for epoch, vectors in held_out(history).items()}
     if rule == "last" or not scores:
         return max(int(row["epoch"]) for row in history)
     return int(max(scores, key=lambda epoch: (scores[epoch], -epoch)))
@@ -153,9 +169,13 @@ def fit(
         newest = resumable(run, path)
         for state in train(run, device=device, resume=newest, stop=stop, report=report):
             newest = state
+            others = other_epochs(state, run.plan.schedule)
             if state.step == 0:
+                if state.epoch in others:
+                    write(replace(state, tensors={state.judged: state.weights}), epoch_of(path, state.epoch))
                 keep_selected(state, run.plan.schedule, path)
             write(state, last_of(path))
+            forget_all_but(others, path)  # not before: a run that goes on from an older state may need more
     except Diverged as problem:
         good = f"{last_of(path)} holds the last good epoch" if last_of(path).exists() else "nothing was saved yet"
         raise Diverged(f"{problem}; {good}") from None
@@ -176,3 +196,94 @@ def keep_selected(state: Checkpoint, schedule: Schedule, path: Path) -> None:
     if best or end:
         chosen = state if best else read(path)
         write(replace(chosen.judged_only(), history=state.history), path)
+
+
+def other_epochs(state: Checkpoint, schedule: Schedule) -> set[int]:
+    """The epochs whose weights are kept for the rules that the schedule does not name; none without validation.
+
+    Until the run is finished the newest state has what `last` keeps, and what the schedule's own rule keeps may change.
+    """
+    if not held_out(state.history):
+        return set()
+    end = state.epoch == schedule.epochs
+    rules = {*RULES, "last"} if end else {*RULES}
+    epochs = {best_epoch(state.history, rule) for rule in rules - {schedule.selection}}
+    return epochs - {best_epoch(state.history, schedule.selection)} if end else epochs
+
+
+def forget_all_but(epochs: set[int], path: Path) -> None:
+    """Remove the weights of epochs that no rule keeps any more."""
+    kept = {epoch_of(path, epoch) for epoch in epochs}
+    folder = epoch_of(path, 0).parent
+    for file in folder.glob("*.safetensors*"):
+        if file not in kept:
+            file.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something, or was never there
+        folder.rmdir()
+
+
+def reselect(kept: Checkpoint, path: Path, rule: str) -> Checkpoint:
+    """What the training that wrote `kept` to `path` would have kept there under another selection rule.
+
+    Raises:
+        UnknownName: no such rule.
+        BadCheckpoint: the training was not finished or not validated, or the weights of that epoch are not there.
+    """
+    epochs = kept.run["schedule"]["epochs"]
+    if not held_out(kept.history):
+        raise BadCheckpoint(f"{path} has no held-out figures to select by; train it with schedule.holdout above 0")
+    if (reached := max(int(row["epoch"]) for row in kept.history)) < epochs:
+        raise BadCheckpoint(
+            f"{path} knows epochs up to {reached} of {epochs}; run its training again to go on to the end, then select"
+        )
+    epoch = best_epoch(kept.history, rule)
+    beside = (read(file) for file in (epoch_of(path, epoch), last_of(path)) if file.exists())
+    for found in chain([kept], beside):
+        if (found.run, found.epoch, found.step) == (kept.run, epoch, 0):
+            return replace(found.judged_only(), run=selected_by(rule, kept.run), history=kept.history)
+    raise BadCheckpoint(
+        f"{rule} keeps epoch {epoch} of {path}, whose weights are not in {epoch_of(path, epoch)}; "
+        "name the file that the training wrote, with its folder beside it, or train again to another --out"
+    )
+
+
+def figures(history: list[dict[str, Any]], rule: str) -> dict[str, Any]:
+    """What the held-out split says of the epoch that a rule keeps."""
+    epoch = best_epoch(history, rule)
+    n, clean, adv = held_out(history)[epoch]
+    worst = int((adv / n).argmin())
+    return {
+        "rule": rule,
+        "epoch": epoch,
+        "n": int(n.sum()),
+        "clean": float(clean.sum() / n.sum()),
+        "robust": float(adv.sum() / n.sum()),
+        "worst": float(adv[worst] / n[worst]),
+        "worst_class": worst,
+    }
+
+
+def selected_by(rule: str, run: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The identity of a run, had its schedule named another selection rule.
+
+    The variant then names it as an override would, even where it is the preset's own.
+    """
+    if rule == run["schedule"]["selection"]:
+        return run
+    address = "schedule.selection"
+    others = [change for change in run["variant"].split(",") if change and not change.startswith(f"{address}=")]
+    variant = sorted([*others, f"{address}={rule}"], key=lambda change: change.partition("=")[0])
+    return {**run, "variant": ",".join(variant), "schedule": {**run["schedule"], "selection": rule}}
+
+
+def write_new(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint where it is not yet, over nothing else.
+
+    Raises:
+        BadCheckpoint: there is another one.
+        DiskFull: no space.
+    """
+    if not path.exists():
+        write(checkpoint, path)
+    elif read(path).checkpoint_id != checkpoint.checkpoint_id:
+        raise BadCheckpoint(f"{path} holds another checkpoint; choose another --out or delete it")

@@ -16,6 +16,7 @@ from bench.checkpoint import Checkpoint
 from bench.errors import BadRecipe
 from bench.models import build, load_state
 from bench.runs import START, Run
+from bench.schedule import Schedule
 from bench.streams import Streams
 from bench.types import Context, Tally
 
@@ -42,18 +43,25 @@ class Job:
     def begin(cls, run: Run, device: str) -> Job:
         """A run before its first step."""
         schedule = run.plan.schedule
-        model = begun(run).to(device)
+        model = placed(begun(run), schedule, device)
         if schedule.precision == "bf16":
             model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
         ctx = Context(
             model=model,
             averaged=deepcopy(model).eval().requires_grad_(False),
-            teachers={r: parent.network().to(device) for r, parent in run.teachers.items() if r != START},
+            teachers={
+                role: placed(parent.network(), schedule, device)
+                for role, parent in run.teachers.items()
+                if role != START
+            },
             classes=run.architecture.classes,
             eps=float(schedule.eps),
             epochs=schedule.epochs,
             streams=Streams(run.seed, torch.arange(0, device=device)),
         )
+        if schedule.compiled:
+            for network in (ctx.model, ctx.averaged, *ctx.teachers.values()):
+                network.compile()
         optimizer = torch.optim.SGD(
             model.parameters(),
             lr=schedule.lr,
@@ -125,6 +133,13 @@ def begun(run: Run) -> nn.Module:
             f"{run.plan.method!r} trains {run.architecture} and cannot start from {other}; give it one of the same"
         )
     return load_state(run.architecture, start.network().state_dict())
+
+
+def placed(network: nn.Module, schedule: Schedule, device: str) -> nn.Module:
+    """The network on the device, its weights in the layout that is asked for."""
+    layout = torch.channels_last if schedule.layout == "channels_last" else torch.contiguous_format
+    laid: nn.Module = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
+    return laid
 
 
 def pack(state: Any) -> dict[str, Tensor]:

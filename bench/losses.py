@@ -33,7 +33,8 @@ def kl(target: Tensor, logits: Tensor) -> Tensor:
 
     Gradients flow into `target` too where it carries them (TRADES does not detach it).
     """
-    return (torch.xlogy(target, target) - target * logits.log_softmax(1)).sum(1)
+    positive = target.clamp(min=torch.finfo(target.dtype).tiny)  # log 0 has no gradient, even times 0
+    return (torch.xlogy(target, positive) - target * logits.log_softmax(1)).sum(1)
 
 
 def rival(logits: Tensor, y: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ class Schedule:
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    """Of weights and feature maps; the second is faster on GPUs and for large images. Rounding differs."""
+    compiled: bool = False
+    """Whether torch compiles the networks, once for each mode and shape; it pays in long runs. Rounding differs."""
 
     def __post_init__(self) -> None:
         """A schedule that cannot be run is refused before any work.

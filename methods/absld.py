@@ -8,9 +8,10 @@ Code:    zhaoshiji123/ABSLD @ 7407c3a, resnet18_absld_cifar10.py
 Claim:   no figure is shown: the paper's tables could not be read at their source
 Departs: clean and adversarial temperatures are separate, as in the paper; in the release both targets become
          z / (T_adv * T_clean), because its two tempered tensors share storage: `targets.as_released=true`. KL and scale
-         as in RSLAD, `objective.reduction=mean` for the release. Class risks are means over the class's images where
-         the release has sums (equal up to a factor that cancels when classes are balanced). The release selects on
-         the test split and stops at its first save, an undefined name.
+         as in RSLAD, `objective.scale=0.1` for the release. Class risks are means over the class's images where the
+         release has sums (equal up to a factor that cancels when classes are balanced). The release selects on the
+         test split and stops at its first save, an undefined name. It has no script for CIFAR-100 and Tiny-ImageNet:
+         those presets are its CIFAR-10 setting.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(
-            replace(PAPER, selection="best-robust-plus-worst"), {"objective": RSLAD(reduction="mean")}
+        **dict.fromkeys(
+            ("cifar10/paper", "cifar100/paper", "tiny-imagenet/paper"),
+            Preset(replace(PAPER, selection="best-robust-plus-worst"), {"objective": RSLAD(scale=0.1)}),
         ),
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(settings.DIGITS),

@@ -73,6 +73,7 @@ METHOD = Method(
         ),
         "cifar10/paper+adr+awp": Preset(replace(LONG, normalize=True)),
         "cifar10/paper+awp": Preset(LONG),
+        "cifar10/paper+cfa": Preset(replace(LONG, normalize=True, selection="best-robust-plus-worst")),
         "cifar10/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
         "cifar100/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
         "tiny-imagenet/paper+adr": Preset(replace(LONG, epochs=80, nesterov=True, normalize=True)),

@@ -15,13 +15,28 @@ import pytest
 import bench.writing
 from bench.checkpoint import read
 from bench.data import images_from_arrays
-from bench.errors import BadCheckpoint, DiskFull, Diverged
-from bench.fit import Interrupted, best_epoch, differences, finished, fit, last_of, resumable, stoppable
+from bench.errors import BadCheckpoint, DiskFull, Diverged, UnknownName
+from bench.fit import (
+    Interrupted,
+    best_epoch,
+    differences,
+    epoch_of,
+    figures,
+    finished,
+    fit,
+    last_of,
+    reselect,
+    resumable,
+    selected_by,
+    stoppable,
+    write_new,
+)
 from bench.method import Plan
 from bench.models import Architecture
 from bench.recipe import Descend, Recipe
 from bench.runs import Run
 from bench.schedule import Schedule
+from bench.selection import RULES
 from bench.train import train
 from methods.averaging import EMA
 from methods.natural import Natural
@@ -47,7 +62,7 @@ def path(tmp_path):
 
 
 def trained(monkeypatch, robust):
-    """Makes validation say that so many of the 6 images of each class are robust, epoch by epoch."""
+    """Makes validation say that so many of the 6 images of each class are robust, and right clean, epoch by epoch."""
     hits = iter(robust)
 
     def told(model, images, eps, seed, device):
@@ -57,13 +72,31 @@ def trained(monkeypatch, robust):
         now = next(hits)
         for k in range(2):
             tally.count[k] = tally.count_clean[k] = tally.count_adv[k] = 6
-            tally.hits_clean[k], tally.hits_adv[k] = 6, now[k]
+            tally.hits_clean[k], tally.hits_adv[k] = [*now, 6][2], now[k]
         return tally
 
     monkeypatch.setattr("bench.train.validate", told)
 
 
-def test_the_files_of_a_finished_run(path):
+def under(rule, run):
+    """The run, had its schedule named another rule."""
+    plan = replace(run.plan, variant=f"schedule.selection={rule}", schedule=replace(run.plan.schedule, selection=rule))
+    return replace(run, plan=plan)
+
+
+def contents(path):
+    """Every file of a training by its name beside `path`."""
+    files = [file for file in path.parent.rglob("*") if file.is_file()]
+    names = [file.relative_to(path.parent).as_posix() for file in files]
+    return {
+        n.removeprefix(path.stem): file.read_bytes()
+        for n, file in zip(names, files, strict=True)
+        if n.startswith(path.stem)
+    }
+
+
+def test_the_files_of_a_finished_run(path, monkeypatch):
+    trained(monkeypatch, [(1, 1), (1, 1), (2, 1), (2, 2)])
     run = a_run()
     kept = fit(run, path)
     assert sorted(p.name for p in path.parent.iterdir()) == ["run.last.safetensors", "run.safetensors"]
@@ -74,6 +107,7 @@ def test_the_files_of_a_finished_run(path):
     assert newest.tensors["momentum"]
     assert kept.history == newest.history
     assert [row["epoch"] for row in kept.history if row["split"] == "valid"] == [1, 2, 3, 4]
+    monkeypatch.undo()
     *_, wanted = train(run)
     assert kept.checkpoint_id == wanted.checkpoint_id
 
@@ -127,8 +161,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_checkpoint(path, tmp_path, afte
     assert reports[-1] == (12, 12)
     assert len(reports) < 12
     assert kept.checkpoint_id == whole.checkpoint_id
-    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
-    assert last_of(path).read_bytes() == last_of(tmp_path / "whole.safetensors").read_bytes()
+    assert contents(path) == contents(tmp_path / "whole.safetensors")
 
 
 def test_a_question_that_says_stop_only_once_stops(path):
@@ -225,10 +258,10 @@ def test_a_full_disk_keeps_the_earlier_state_and_the_run_goes_on_later(path, mon
     writes = []
 
     def filling(tensors, where, metadata):
-        writes.append(where)
-        if len(writes) > 2:
+        if sum(name.startswith("run.last") for name in writes) == 2:
             where.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
+        writes.append(where.name)
         real(tensors, where, metadata)
 
     monkeypatch.setattr(bench.writing, "save_file", filling)
@@ -311,6 +344,154 @@ def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(tmp_path):
     assert read(last_of(killed)).epoch < 6
     work = runpy.run_path(str(script))["work"]
     assert work(killed, 0) == work(whole, 0)
-    assert killed.read_bytes() == whole.read_bytes()
-    assert last_of(killed).read_bytes() == last_of(whole).read_bytes()
-    assert sorted(p.name for p in tmp_path.glob("killed*")) == ["killed.last.safetensors", "killed.safetensors"]
+    assert contents(killed) == contents(whole)
+
+
+RUNS = {
+    "all differ": [(2, 2), (6, 0, 1), (3, 2, 4), (1, 1, 3)],
+    "late": [(1, 1), (2, 2), (2, 3), (3, 3)],
+    "early": [(3, 3), (2, 2), (1, 1), (0, 0)],
+    "moving": [(1, 1), (3, 3), (6, 2), (2, 4)],
+}
+"""Robust images of 6 in each of two classes, and of the clean ones if not all 6, epoch by epoch."""
+
+
+@pytest.mark.parametrize("robust", RUNS.values(), ids=list(RUNS))
+@pytest.mark.parametrize("own", ["last", *RULES])
+def test_every_rule_gives_what_training_under_it_would_have_kept(path, monkeypatch, own, robust):
+    trained(monkeypatch, robust)
+    kept = fit(a_run(own), path)
+    epochs = {best_epoch(kept.history, rule) for rule in ("last", *RULES)} - {kept.epoch}
+    assert contents(path).keys() == {".safetensors", ".last.safetensors"} | {f".epochs/{e}.safetensors" for e in epochs}
+    assert all(read(epoch_of(path, epoch)).epoch == epoch for epoch in epochs)
+    for rule in ("last", *RULES):
+        other = path.with_name(f"other-{rule}.safetensors")
+        trained(monkeypatch, robust)
+        wanted = fit(under(rule, a_run(own)) if rule != own else a_run(own), other)
+        last_of(other).unlink()
+        chosen = reselect(kept, path, rule)
+        assert chosen.checkpoint_id == wanted.checkpoint_id
+        assert chosen.run == wanted.run
+        assert chosen.history == wanted.history
+        write_new(chosen, path.with_name(f"{rule}.safetensors"))
+        assert read(path.with_name(f"{rule}.safetensors")).checkpoint_id == wanted.checkpoint_id
+
+
+@pytest.mark.parametrize("own", ["last", "best-robust"])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_before_or_after_any_write_no_rule_loses_its_epoch(path, tmp_path, monkeypatch, own, after):
+    robust, real = RUNS["moving"], bench.fit.write
+    trained(monkeypatch, robust)
+    fit(a_run(own), tmp_path / "whole.safetensors")
+    for deadly in range(20):
+        place = tmp_path / str(deadly) / "run.safetensors"
+        writes = []
+
+        def killing(checkpoint, where, writes=writes, deadly=deadly):
+            writes.append(where)
+            if len(writes) - 1 == deadly and not after:
+                raise KeyboardInterrupt
+            real(checkpoint, where)
+            if len(writes) - 1 == deadly and after:
+                raise KeyboardInterrupt
+
+        trained(monkeypatch, robust)
+        monkeypatch.setattr("bench.fit.write", killing)
+        try:
+            fit(a_run(own), place)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        monkeypatch.setattr("bench.fit.write", real)
+        trained(monkeypatch, robust[read(last_of(place)).epoch :] if last_of(place).exists() else robust)
+        kept = fit(a_run(own), place)
+        for rule in ("last", *RULES):
+            wanted = reselect(read(tmp_path / "whole.safetensors"), tmp_path / "whole.safetensors", rule)
+            assert reselect(kept, place, rule).checkpoint_id == wanted.checkpoint_id
+    assert deadly == len(writes) > 7
+
+
+def test_nothing_but_what_a_rule_keeps_stays_on_disk(path, monkeypatch):
+    stale = epoch_of(path, 9)
+    stale.parent.mkdir()
+    for name in ("9.safetensors", "2.safetensors.123.partial"):
+        (stale.parent / name).write_bytes(b"of an earlier training")
+    (stale.parent / "mine.txt").touch()
+    trained(monkeypatch, RUNS["moving"])
+    there = []
+    fit(a_run(), path, report=lambda done, total: there.append({file.name for file in stale.parent.iterdir()}))
+    assert [len(files) for files in there[3::3]] == [2, 2, 3]  # with the file of the user
+    assert there[-1] == {"2.safetensors", "3.safetensors", "mine.txt"}
+
+
+def test_a_training_without_a_held_out_split_keeps_and_selects_nothing(path):
+    kept = fit(a_run(holdout=0.0), path)
+    assert contents(path).keys() == {".safetensors", ".last.safetensors"}
+    with pytest.raises(
+        BadCheckpoint, match=r"no held-out figures to select by; train it with schedule\.holdout above 0"
+    ):
+        reselect(kept, path, "best-robust")
+
+
+def test_what_cannot_be_selected_is_refused_with_its_epoch(path, tmp_path, monkeypatch):
+    trained(monkeypatch, RUNS["all differ"])
+    with pytest.raises(Interrupted):
+        fit(a_run("best-robust"), path, stop=once(5))
+    with pytest.raises(BadCheckpoint, match="knows epochs up to 1 of 4; run its training again"):
+        reselect(read(path), path, "last")
+    trained(monkeypatch, RUNS["all differ"][1:])
+    kept = fit(a_run("best-robust"), path)
+    assert kept.epoch == 2
+    with pytest.raises(UnknownName, match="no selection rule is called 'best'"):
+        reselect(kept, path, "best")
+    trained(monkeypatch, RUNS["all differ"])
+    other = tmp_path / "other.safetensors"
+    fit(a_run("best-robust", seed=1), other)
+    wanted = reselect(kept, path, "best-robust-plus-worst")
+    assert wanted.epoch == 3
+    foreign = epoch_of(path, 3)
+    epoch_of(other, 3).replace(foreign)
+    for _ in range(2):
+        with pytest.raises(BadCheckpoint, match=r"keeps epoch 3 of .*, whose weights are not in .*run\.epochs/3\.saf"):
+            reselect(kept, path, "best-robust-plus-worst")
+        foreign.unlink(missing_ok=True)
+    epoch_of(path, 4).unlink()
+    assert reselect(kept, path, "last").epoch == 4  # older trainings have it in their newest state
+
+
+def test_a_checkpoint_is_never_written_over_another(path, monkeypatch):
+    trained(monkeypatch, RUNS["all differ"])
+    kept = fit(a_run(), path)
+    before = contents(path)
+    write_new(kept, path)
+    for place in (path, last_of(path), epoch_of(path, 2)):
+        with pytest.raises(BadCheckpoint, match="holds another checkpoint; choose another --out or delete it"):
+            write_new(reselect(kept, path, "best-robust"), place)
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "schedule.selection=best-robust"),
+        (
+            "average.judged=true,schedule.epochs=3",
+            "average.judged=true,schedule.epochs=3,schedule.selection=best-robust",
+        ),
+        ("schedule.selection=last,targets.x=1", "schedule.selection=best-robust,targets.x=1"),
+    ],
+)
+def test_the_variant_names_the_rule_as_an_override_would(before, after):
+    run = {"variant": before, "schedule": {"selection": "last", "epochs": 3}, "seed": 0}
+    assert selected_by("last", run) == run
+    wanted = {"variant": after, "schedule": {"selection": "best-robust", "epochs": 3}, "seed": 0}
+    assert selected_by("best-robust", run) == wanted
+
+
+def test_figures_by_hand():
+    row = {"epoch": 1, "split": "valid", "n": [10, 5, 5], "hits_clean": [9, 5, 4], "hits_adv": [3, 1, 2]}
+    history = [{**row, "split": "train"}, row, {**row, "epoch": 2, "hits_adv": [0, 0, 0]}]
+    wanted = {"rule": "best-robust", "epoch": 1, "n": 20, "clean": 0.9, "robust": 0.3, "worst": 0.2, "worst_class": 1}
+    assert figures(history, "best-robust") == wanted
+    assert figures(history, "last") == {**wanted, "rule": "last", "epoch": 2, "robust": 0, "worst": 0, "worst_class": 0}

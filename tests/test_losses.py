@@ -96,3 +96,11 @@ def test_kl_passes_gradients_into_the_target():
     kl(a.softmax(1), torch.zeros(2, 3)).sum().backward()
     assert a.grad is not None
     assert a.grad.abs().sum() > 0
+
+
+def test_kl_has_a_gradient_where_a_target_underflows_to_zero():
+    z = torch.tensor([[0.0, 200.0, -200.0]], requires_grad=True)
+    kl(z.softmax(1), torch.tensor([[0.3, 0.1, 0.2]])).sum().backward()
+    assert z.grad.isfinite().all()
+    certain = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    torch.testing.assert_close(kl(certain, torch.zeros(1, 2)), torch.tensor([math.log(2)]))

@@ -1,4 +1,4 @@
-"""Verbs that make: train, evaluate, run, demo."""
+"""Verbs that make: train, select, evaluate, run, demo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import typer
 
 from bench.cli.console import Stopped, progress, resumable, stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Dataset, Db, Device, Precision
-from bench.cli.reading import store_at
+from bench.cli.reading import show, store_at
 from bench.cli.summaries import summarised, tell_evaluations
 from bench.errors import BadRecipe, BadStudy
 
@@ -33,7 +33,7 @@ PATIENCE = 600.0
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (demo, train, evaluate, run):
+    for verb in (demo, train, select, evaluate, run):
         app.command()(verb)
 
 
@@ -131,6 +131,42 @@ def train(
         f"checkpoint {checkpoint.checkpoint_id}, epoch {checkpoint.epoch} of {plan.schedule.epochs}", markup=False
     )
     sys.stdout.write(f"{path}\n")
+
+
+def select(
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint that a training wrote, with its folder of epochs.")],
+    rule: Annotated[str, typer.Option(help="last, best-robust, best-robust-plus-worst or best-mean-clean-robust.")],
+    out: Annotated[Path | None, typer.Option(help="Checkpoint to write; CKPT-RULE.safetensors when not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Apply a selection rule to a finished training: the checkpoint it would have kept, without training again.
+
+    Example: evenbench select at.safetensors --rule best-robust-plus-worst
+    """
+    from bench.checkpoint import read
+    from bench.fit import figures, reselect, write_new
+
+    before = read(ckpt)
+    chosen = reselect(before, ckpt, rule)
+    rules = dict.fromkeys((rule, before.run["schedule"]["selection"]))
+    file = out or (ckpt.with_name(f"{ckpt.stem}-{rule}.safetensors") if len(rules) > 1 else ckpt)
+    write_new(chosen, file)
+    kept = [figures(before.history, each) for each in rules]
+    if as_json:
+        facts = {"file": str(file), "checkpoint_id": chosen.checkpoint_id, "chosen": kept[0], "kept": kept[-1]}
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+        return
+    rows = [
+        (
+            *(row["rule"], str(row["epoch"]), f"{100 * row['clean']:.2f}", f"{100 * row['robust']:.2f}"),
+            f"{100 * row['worst']:.2f} ({row['worst_class']})",
+        )
+        for row in kept
+    ]
+    header = ("rule", "epoch", "clean %", "robust %", "worst class %")
+    show(f"{ckpt} on {kept[0]['n']} held-out images", header, rows)
+    line = f"epoch {chosen.epoch} is in {file}; 'evenbench evaluate {file} --dataset ...' attacks it"
+    stdout().print(line, markup=False, soft_wrap=True)
 
 
 def evaluate(

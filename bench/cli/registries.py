@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,9 @@ from bench.cli.console import stderr, stdout
 from bench.cli.options import AsJson
 from bench.errors import BenchError, UnknownName
 from bench.registry import Registry
+
+if TYPE_CHECKING:
+    from bench.method import Method
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +48,14 @@ def described(registry: Registry[T], describe: Callable[[T], str]) -> dict[str, 
 def _methods() -> dict[str, str]:
     from bench.method import METHODS
 
-    return described(METHODS, lambda method: first_line(method.page()))
+    return described(METHODS, lambda method: f"{first_line(method.page())} {made_of(method)}")
+
+
+def made_of(method: Method) -> str:
+    """What a method fills, what it stands on when named alone, and what it needs, in brackets."""
+    needs = " and ".join(method.teachers)
+    parts = [", ".join(method.slots), f"on {method.on}" * bool(method.on), f"needs {needs}" * bool(needs)]
+    return f"[{'; '.join(part for part in parts if part)}]"
 
 
 def _attacks() -> dict[str, str]:
@@ -71,6 +81,11 @@ def _models() -> dict[str, str]:
 
     return dict(model_names())
 
+
+GRAMMAR = (
+    "In brackets: the slots it fills, the method below it, the networks it needs. Join what fills different slots: "
+    "trades+dafa+adr+awp. 'evenbench show NAME' says slot by slot what that is."
+)
 
 KINDS: Mapping[str, Callable[[], dict[str, str]]] = {
     "methods": _methods,
@@ -102,6 +117,8 @@ def list_(
     for name, line in found.items():
         table.add_row(Text(name), Text(line))  # as plain strings, brackets would be read as markup
     stdout().print(table)
+    if kind == "methods":
+        stderr().print(GRAMMAR, markup=False)
 
 
 def show(

@@ -151,7 +151,7 @@ class Rig:
         """Let the slots look at what a step showed."""
         tally = Tally.zeros(self.ctx.classes)
         tally.add(batch.y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
-        self.ctx.validate = partial(glanced, batch=batch)
+        self.ctx.validate = partial(glanced, batch=batch, classes=self.ctx.classes)
         self.targets = self.recipe.targets.end_epoch(self.ctx, self.targets, tally)
         self.budget = self.recipe.budget.end_epoch(self.ctx, self.budget, tally)
         self.average = self.recipe.average.end_epoch(self.ctx, self.average, tally)
@@ -189,9 +189,9 @@ class Rig:
         return self
 
 
-def glanced(model: nn.Module, batch: Batch) -> Tally:
+def glanced(model: nn.Module, batch: Batch, classes: int) -> Tally:
     """Class vectors of a network on images and on brighter ones."""
-    tally = Tally.zeros(model(batch.x[:1]).shape[1])
+    tally = Tally.zeros(classes)
     with torch.no_grad(), switched(model, False):
         tally.add(batch.y, model(batch.x), model((batch.x + EPS).clamp(0, 1)))
     return tally

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from bench import units
+from bench.checkpoint import read, write
 from bench.cli import making, reading, run
 from bench.data import load
 from bench.models import Architecture, build
@@ -87,8 +88,13 @@ def workspace(tmp_path_factory):
         patch.setenv("EVENBENCH_CACHE", str(place / "cache"))
         train = "train pgd-at --dataset digits --n 60 --model convnet-2 --epochs 1 --out at.safetensors"
         assert run(shlex.split(train)) == 0
+        assert run(shlex.split(train.replace("at.safe", "blind.safe") + " --set schedule.holdout=0")) == 0
         assert run(shlex.split(JUDGE.format("at.safetensors"))) == 0
     (place / "model.py").write_text(MODELS)
+    held = read(place / "at.safetensors")
+    worse = [{**row, "epoch": 2, "hits_adv": [0] * 10} for row in held.history]
+    longer = {**held.run, "schedule": {**held.run["schedule"], "epochs": 2}}
+    write(replace(held, run=longer, epoch=2, history=[*held.history, *worse]), place / "lone.safetensors")
     good = (place / "at.safetensors").read_bytes()
     (place / "text.safetensors").write_text("no checkpoint at all")
     (place / "empty.safetensors").touch()
@@ -213,6 +219,12 @@ NAMES = [
     (JUDGE.format("at.safetensors") + " --precision fp8", "'fp8' is not supported; choose fp32 or bf16"),
     (JUDGE.format("at.safetensors") + " --batch-size 0", "at least 1"),
     (JUDGE.format("at.safetensors").replace("--n 20", "--n 5"), "a subset of 5 images"),
+    ("select at.safetensors --rule best", "no selection rule is called 'best'; did you mean 'best-robust'?"),
+    ("select none.safetensors --rule last", "no checkpoint at none.safetensors"),
+    ("select two.pt --rule last", "two.pt is no readable safetensors file"),
+    ("select blind.safetensors --rule best-robust", "blind.safetensors has no held-out figures to select by"),
+    ("select lone.safetensors --rule best-robust", "best-robust keeps epoch 1 of lone.safetensors, whose weights"),
+    ("select at.safetensors --rule best-robust --out lone.safetensors", "lone.safetensors holds another checkpoint"),
     ("show tradez", "no method is called 'tradez'; did you mean 'trades'?"),
     ("list method", "did you mean 'methods'?"),
     ("leaderboard --db b.duckdb --sort colour", "colour"),

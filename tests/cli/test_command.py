@@ -18,7 +18,7 @@ VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a 
 
 
 def test_the_verbs_are_those_of_the_design():
-    wanted = {"demo", "list", "show", "train", "evaluate", "run"}
+    wanted = {"demo", "list", "show", "train", "select", "evaluate", "run"}
     assert set(VERBS) == wanted | {"leaderboard", "plot", "compare", "check", "checks", "export", "import", "sql"}
 
 
@@ -50,6 +50,7 @@ def test_the_short_form_of_help_and_no_arguments_at_all(capsys):
         (["train", "pgd-at", "--dataset", "digits", "--model", "convnet-2", "--epochs", "ten"], "'--epochs'"),
         (["train", "pgd-at", "--dataset", "digits", "--model", "convnet-2", "--seed", "-1"], "'--seed'"),
         (["check", "a"], "Missing option '--against'"),
+        (["select", "at.safetensors"], "Missing option '--rule'"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_with_the_way_to_help(arguments, said, capsys):

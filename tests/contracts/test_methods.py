@@ -24,18 +24,20 @@ from methods.pgd_at import PGDAT
 
 COMBINATIONS = [
     "trades+adr",
-    "adr+awp",
-    "adr+wa",
     "adr+wa+awp",
-    "trades+awp",
-    "trades+adr+awp",
-    "rslad+wa",
-    "rslad+awp",
-    "absld+awp",
-    "absld+wa",
-    "natural+wa",
-    "absld+trades",
+    "trades+dafa+adr+awp",
+    "trades+cfa",
+    "fat+cfa+awp",
+    "mart+wat+wa",
+    "bat+adr+fawa",
+    "faal+trades",
+    "frl+awp",
+    "fgsm-rs+adr",
     "rslad+awp+wa",
+    "absld+trades",
+    "absld+fair-rslad",
+    "mtard+swa",
+    "adaad+dafa",
 ]
 
 
@@ -53,7 +55,7 @@ def test_every_registered_method_and_some_combinations_conform(name, check):
     "settings",
     [
         {"targets.as_released": True},
-        {"objective.reduction": "mean", "targets.rate": 0},
+        {"objective.scale": 0.25, "targets.rate": 0},
         {"objective.inner.mode": "train", "objective.inner.start": "uniform"},
     ],
 )

@@ -90,14 +90,14 @@ def test_trades_has_a_gradient_through_both_branches(beta):
     )
 
 
-@pytest.mark.parametrize(("reduction", "over"), [("sum", 1), ("mean", 3)])
-def test_rslad_is_five_sixths_adversarial_and_its_mean_divides_by_the_classes(reduction, over):
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_rslad_is_five_sixths_adversarial_and_its_scale_is_that_of_both_parts(scale):
     model, batch, adv, targets = setting(SOFT)
-    losses = RSLAD(reduction=reduction).losses(around(model), batch, adv, targets)
-    wanted = (divergence(SOFT, softmax(CLEAN)) / 6 / over, 5 * divergence(SOFT, softmax(ADV)) / 6 / over)
+    losses = RSLAD(scale=scale).losses(around(model), batch, adv, targets)
+    wanted = (scale * divergence(SOFT, softmax(CLEAN)) / 6, scale * 5 * divergence(SOFT, softmax(ADV)) / 6)
     assert value(losses) == pytest.approx(wanted, abs=1e-14)
     (losses.fit + losses.smooth).sum().backward()
-    gradient = np.stack([(softmax(CLEAN) - SOFT) / 6 / over, 5 * (softmax(ADV) - SOFT) / 6 / over])
+    gradient = np.stack([scale * (softmax(CLEAN) - SOFT) / 6, scale * 5 * (softmax(ADV) - SOFT) / 6])
     torch.testing.assert_close(model.rows.grad, torch.tensor(gradient), rtol=0, atol=1e-14)
 
 
