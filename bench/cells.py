@@ -106,7 +106,7 @@ class Cells:
         parents: dict[str, Parent] = {}
         for role, name in cell.entry.teachers(cell.plan.teachers).items():
             if name not in cells:
-                parents[role] = teacher_of(Path(name), self.train_images)
+                parents[role] = teacher_of(name, self.train_images)
                 continue
             if cells[name].problem:
                 raise BenchError(f"its teacher {cells[name].label} failed")

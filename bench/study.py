@@ -13,7 +13,7 @@
     evaluate = false
 
     [entries.rslad]                 # method = "rslad", as the entry is called
-    teacher = "teacher"             # another entry, or a checkpoint file
+    teacher = "teacher"             # another entry, a checkpoint file, or foreign weights and network, w.pt@wrn-34-10
     set = { "objective.alpha" = 0.5 }
 
 Everything is checked on loading, before any work; nothing here imports torch until a recipe is composed.
@@ -266,7 +266,8 @@ def validate(study: Study, where: str) -> None:
         if spare := [role for role in teachers if role not in roles]:
             raise BadStudy(f"{at}: {entry.method or entry.name!r} has no use for a {spare[0]}; leave it out")
         for teacher in teachers.values():
-            if teacher not in study.entries and not Path(teacher).is_file():
+            files = (Path(teacher), Path(teacher.rpartition("@")[0]))  # a checkpoint, or weights@model
+            if teacher not in study.entries and not any(map(Path.is_file, files)):
                 raise BadStudy(f"{at}: {UnknownName.among('entry', teacher, study.entries)}, and no such file exists")
             if teacher in study.entries:
                 lacking = set(study.seeds_of(entry)) - set(study.seeds_of(study.entries[teacher]))

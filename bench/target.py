@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from bench.checkpoint import Checkpoint, read, weights_id
 from bench.data import Images
@@ -173,14 +174,43 @@ def resolve(text: str, images: Images, model: str | None = None) -> Target:
     return replace(target, eps=str(parse_eps(target.eps)))
 
 
-def teacher_of(path: Path, images: Images) -> Parent:
-    """A checkpoint file as a teacher for some images.
+def teacher_of(text: str, images: Images) -> Parent:
+    """A teacher for some images: a checkpoint's file, or `FILE@MODEL`, a foreign state dict and its network.
 
     Raises:
-        BadCheckpoint: no such file, damaged, or of other classes or channels.
+        BadCheckpoint: no such file, damaged, of other classes or channels, or no network for images of this size.
     """
-    checkpoint = fitting(read(path), path, images)
-    return Parent(checkpoint.checkpoint_id, recipe_id(checkpoint.run), path)
+    file, at, model = text.rpartition("@")
+    if at and not Path(text).is_file():
+        path, architecture = Path(file), Architecture(model, images.classes, images.shape[0])
+        if not path.is_file():
+            raise BadCheckpoint(f"no weights at {path}; name a file written by torch.save or safetensors")
+        identity = of_foreign(path, model, images.classes, images.shape[0]).row.checkpoint_id
+        parent = Parent(identity, identity, path, architecture)
+    else:
+        path = Path(text)
+        checkpoint = fitting(read(path), path, images)
+        parent = Parent(checkpoint.checkpoint_id, recipe_id(checkpoint.run), path)
+    answer_of(parent, images)
+    return parent
+
+
+def answer_of(parent: Parent, images: Images) -> Tensor:
+    """(1,K) what a teacher says of a grey image.
+
+    Raises:
+        BadCheckpoint: it cannot look at images of this size, or its logits are no numbers.
+    """
+    grey = torch.full((1, *images.shape), 0.5)
+    try:
+        with torch.no_grad():
+            logits: Tensor = parent.network()(grey)
+    except RuntimeError as problem:
+        size = "x".join(map(str, images.shape[1:]))
+        raise BadCheckpoint(f"{parent.path} fails on images of {size} ({problem}); choose one that fits") from None
+    if not logits.isfinite().all():
+        raise BadCheckpoint(f"{parent.path} returns NaN or infinite logits; choose another, or mend its weights")
+    return logits
 
 
 def fitting(checkpoint: Checkpoint, path: Path, images: Images) -> Checkpoint:

@@ -10,8 +10,7 @@ Departs: KL is summed over the classes; the release averages it over B*K on CIFA
          times the effective scale, and so do the `paper` presets by `objective.scale`. eps is 8/255 and the step 2/255,
          as in the release's main CIFAR-10 command; its script's defaults are 16/255 and 4/255. With alpha 1 the clean
          image is not forwarded; the release forwards it, which moves BatchNorm's statistics. It selects on the test
-         split, presets on a held-out one. In the attack the teacher's probabilities are kept above 1e-30, where the
-         gradient of a KL still is a number.
+         split, presets on a held-out one.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ CLAIMS = (
             ("wat", "trades"),
             ("bat", "trades"),
             ("frl", "pgd-at"),
-            ("frl budget.remargin=0.0", "pgd-at"),
+            ("frl budget.remargin=0.0,budget.slack=0.1", "pgd-at"),
             ("faal", "pgd-at"),
             ("fair-ard", "ard"),
             ("fair-rslad", "rslad"),

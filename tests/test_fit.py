@@ -21,19 +21,16 @@ from bench.fit import (
     best_epoch,
     differences,
     epoch_of,
-    figures,
     finished,
     fit,
     last_of,
-    reselect,
     resumable,
-    selected_by,
     stoppable,
-    write_new,
 )
 from bench.method import Plan
 from bench.models import Architecture
 from bench.recipe import Descend, Recipe
+from bench.reselect import figures, reselect, selected_by, write_new
 from bench.runs import Run
 from bench.schedule import Schedule
 from bench.selection import RULES

@@ -42,7 +42,7 @@ def a_run(architecture=SMALL, teachers=None, **schedule):
 def trained(tmp_path) -> Parent:
     *_, last = train(a_run())
     write(last, tmp_path / "c.safetensors")
-    return teacher_of(tmp_path / "c.safetensors", images())
+    return teacher_of(str(tmp_path / "c.safetensors"), images())
 
 
 def test_a_training_may_start_from_anothers_weights(trained):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from textwrap import dedent
@@ -9,6 +10,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bench.checkpoint import read, write
 from bench.data import images_from_arrays, load
@@ -16,7 +18,7 @@ from bench.errors import BadCheckpoint, BadModel, UnknownName
 from bench.fit import fit
 from bench.method import compose
 from bench.models import Architecture, build
-from bench.runs import prepare, recipe_id
+from bench.runs import Parent, prepare, recipe_id
 from bench.target import of_function, resolve, teacher_of
 
 NETWORK = """
@@ -168,7 +170,7 @@ def test_data_of_other_classes_or_channels_are_refused(checkpoint):
     grey, colour = (rng.integers(0, 256, (6, channels, 8, 8), np.uint8) for channels in (1, 3))
     two = images_from_arrays("two", "test", grey, np.arange(6) % 2, ["a", "b"])
     ten = images_from_arrays("ten", "test", colour, np.arange(6), [str(k) for k in range(10)])
-    for refuse in (resolve, lambda path, images: teacher_of(checkpoint, images)):
+    for refuse in (resolve, lambda path, images: teacher_of(str(checkpoint), images)):
         with pytest.raises(BadCheckpoint, match=r"was made for 10 classes, two has 2"):
             refuse(str(checkpoint), two)
         with pytest.raises(BadCheckpoint, match=r"was made for 1 channels, ten has 3"):
@@ -176,9 +178,32 @@ def test_data_of_other_classes_or_channels_are_refused(checkpoint):
 
 
 def test_a_teacher_is_known_by_weights_and_recipe(checkpoint, images, tmp_path):
-    teacher, held = teacher_of(checkpoint, images), read(checkpoint)
+    teacher, held = teacher_of(str(checkpoint), images), read(checkpoint)
     assert (teacher.checkpoint_id, teacher.path) == (held.checkpoint_id, checkpoint)
     other = tmp_path / "other.safetensors"
     write(replace(held, run={**held.run, "seed": 6}), other)
-    assert teacher_of(other, images).checkpoint_id != teacher.checkpoint_id
-    assert teacher_of(other, images).recipe_id == teacher.recipe_id
+    assert teacher_of(str(other), images).checkpoint_id != teacher.checkpoint_id
+    assert teacher_of(str(other), images).recipe_id == teacher.recipe_id
+
+
+def test_a_teacher_may_be_foreign_weights(checkpoint, images, tmp_path):
+    weights = read(checkpoint).network().state_dict()
+    torch.save(weights, tmp_path / "w.pt")
+    teacher = teacher_of(f"{tmp_path / 'w.pt'}@convnet-2", images)
+    assert teacher.architecture == Architecture("convnet-2", 10, 1)
+    assert all(torch.equal(value, weights[name]) for name, value in teacher.network().state_dict().items())
+    with pytest.raises(BadCheckpoint, match=r"weights do not fit convnet-3"):
+        teacher_of(f"{tmp_path / 'w.pt'}@convnet-3", images)
+    with pytest.raises(BadCheckpoint, match=r"no weights at .*none\.pt; name a file"):
+        teacher_of(f"{tmp_path / 'none.pt'}@convnet-2", images)
+
+
+def test_a_teacher_that_cannot_answer_is_refused(checkpoint, images, tmp_path, monkeypatch):
+    held = read(checkpoint)
+    broken = {part: {k: v * math.nan for k, v in state.items()} for part, state in held.tensors.items()}
+    write(replace(held, tensors=broken), tmp_path / "nan.safetensors")
+    with pytest.raises(BadCheckpoint, match=r"returns NaN or infinite logits; choose another"):
+        teacher_of(str(tmp_path / "nan.safetensors"), images)
+    monkeypatch.setattr(Parent, "network", lambda self: nn.Linear(3, 10))
+    with pytest.raises(BadCheckpoint, match=r"fails on images of 8x8 .*; choose one that fits"):
+        teacher_of(str(checkpoint), images)

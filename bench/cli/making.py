@@ -68,7 +68,9 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="paper, short or digits; the data set's default when not named.")
     ] = None,
-    teacher: Annotated[list[str] | None, typer.Option(help="Teacher's checkpoint, or ROLE=checkpoint.")] = None,
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Teacher's checkpoint, or FILE@MODEL; ROLE=... where there are several.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs, instead of the preset's.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius to train for, instead of the preset's.")] = None,
     seed: Annotated[
@@ -112,7 +114,7 @@ def train(
     parents = {}
     for item in teacher or []:
         role, equals, file = item.rpartition("=")
-        parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(Path(file), images)
+        parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(file, images)
     prepared = prepare(plan, images, model, seed, parents)
     path = (
         out or Path("results/checkpoints") / f"{method}-{images.name}-{model}-s{seed}-{prepared.run_id[:8]}.safetensors"
@@ -144,7 +146,7 @@ def select(
     Example: evenbench select at.safetensors --rule best-robust-plus-worst
     """
     from bench.checkpoint import read
-    from bench.fit import figures, reselect, write_new
+    from bench.reselect import figures, reselect, write_new
 
     before = read(ckpt)
     chosen = reselect(before, ckpt, rule)
@@ -310,7 +312,7 @@ def run(
 ) -> None:
     """Do what a study lacks: train, attack, store; then write its boards and figures.
 
-    Example: evenbench run results/studies/digits-fairness.toml --dry-run
+    Example: evenbench run results/studies/digits.toml --dry-run
     """
     from bench.study import load_study
 

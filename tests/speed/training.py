@@ -421,11 +421,7 @@ def table(arena: Arena, names: Sequence[str], precisions: Sequence[str]) -> list
 def main() -> None:
     """Measure, print and write."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument(
-        "methods",
-        nargs="*",
-        help=f"by default every registered one on the convnet, {', '.join(USUAL)} on the ResNet-18",
-    )
+    options.add_argument("methods", nargs="*", help="by default all on the convnet and some on the ResNet-18")
     options.add_argument("--all", action="store_true", help="every registered method on the ResNet-18 too")
     options.add_argument("--networks", nargs="+", default=["convnet-6", "resnet-18"], help="some of the default ones")
     options.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])

@@ -1,0 +1,60 @@
+"""What is committed under results/ regenerates from its Parquet, byte for byte, and agrees with itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.cli import run
+from bench.store import Store
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "results" / "digits"
+
+
+def script(name):
+    """A script of results/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"results_{name}", ROOT / "results" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "bench.duckdb"
+    assert run(["import", str(DIGITS / "outcomes"), "--db", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_the_board_comes_out_again(database, tmp_path, form):
+    out = tmp_path / f"leaderboard.{form}"
+    assert run(["leaderboard", "--db", str(database), "--format", form, "--out", str(out)]) == 0
+    assert out.read_bytes() == (DIGITS / out.name).read_bytes()
+
+
+def test_the_page_of_claims_comes_out_again(database, tmp_path):
+    claims = script("claims")
+    claims.main(database, tmp_path / "claims.md")
+    assert (tmp_path / "claims.md").read_bytes() == (DIGITS / "claims.md").read_bytes()
+
+
+def test_the_study_is_whole(database):
+    rows = Store(database).rows("SELECT method, variant, count(DISTINCT seed) FROM summary GROUP BY ALL")
+    assert len(rows) >= 24
+    assert {seeds for _, _, seeds in rows} == {5}
+
+
+def test_an_interval_by_hand():
+    claims = script("claims")
+    mean, low, high = claims.interval(np.array([1.0, 2.0, 3.0]))
+    half = 4.302653 / 3**0.5  # t(0.975, 2) times the standard deviation 1 over the root of 3
+    assert (mean, low, high) == pytest.approx((2, 2 - half, 2 + half), abs=1e-5)
+    verdicts = [claims.verdict(*ends) for ends in ((1, 2, 1), (1, 2, -1), (-1, 2, 1), (-2, -1, 0), (-1, 1, 0))]
+    assert verdicts == ["seen", "the opposite", "not seen", "lower", "no difference seen"]
