@@ -297,6 +297,23 @@ class Undocumented(PGDAT):
 
 
 AT = PGDAT(inner=Inner(steps=2))
+@dataclass(frozen=True)
+class DividingByNothing(Uniform):
+    """Weighs by the class risks of the last epoch, of which one may not exist."""
+
+    def init(self, ctx):
+        """Equal weights."""
+        return torch.ones(ctx.classes)
+
+    def weigh(self, ctx, batch, losses, state):
+        """By the true class."""
+        return Weights(state[batch.y], state[batch.y])
+
+    def end_epoch(self, ctx, state, tally):
+        """Mean risk per class; 0/0 for a class without images."""
+        return tally.ce_adv / tally.count_adv
+
+
 IMPOSTORS = [
     (Recipe(Overshooting()), "perturbs_within_reach"),
     (Recipe(IgnoringTheReach()), "perturbs_within_reach"),
@@ -318,6 +335,7 @@ IMPOSTORS = [
     (Recipe(AT, HoldingTheGraph()), "targets_are_distributions"),
     (Recipe(AT, budget=Scalar()), "budget_is_a_vector"),
     (Recipe(AT, budget=Negative()), "budget_is_a_vector"),
+    (Recipe(AT, budget=DividingByNothing()), "copes_with_odd_batches"),
     (Recipe(Undocumented()), "is_documented"),
 ]
 
