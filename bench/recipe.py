@@ -179,7 +179,8 @@ class Descend:
 @torch.no_grad()
 def blend(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     """averaged <- decay * averaged + (1 - decay) * model, over weights and buffers; counters are copied."""
-    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    sides = ([*network.parameters(), *network.buffers()] for network in (averaged, model))
+    pairs = list(zip(*sides, strict=True))
     into = [a for a, _ in pairs if a.is_floating_point()]
     torch._foreach_lerp_(into, [m for a, m in pairs if a.is_floating_point()], 1 - decay)
     for a, m in pairs:

@@ -13,9 +13,9 @@ from bench.norms import LINF, Norm, per_image
 def gradient(value: Tensor, adv: Tensor, *, again: bool = False) -> Tensor:
     """Gradient at the pixels (B,...) of values per image (B,); `again` keeps the graph for another one.
 
-    They are summed first: in eval mode images do not influence each other, so that each gets its own.
+    It is that of their sum: in eval mode images do not influence each other, so that each gets its own.
     """
-    (grad,) = torch.autograd.grad(value.sum(), adv, retain_graph=again)
+    (grad,) = torch.autograd.grad(value, adv, torch.ones_like(value), retain_graph=again)
     return grad
 
 

@@ -445,8 +445,7 @@ def main() -> None:
         "Seconds are the processor's, of one step of training, the best of some turns. Passes: f forward only, p\n"
         "forward and back to the pixels, w forward and back to the weights; those of teachers and averages behind the\n"
         "semicolon. Bare are the same passes by themselves, of the network as it is, frozen where a pass lets it be.\n"
-        "The step has all that the loop does, from the batch to the tally; the goal is "
-        f"{GOAL:.2f} of the bare passes. SGD is\n"
+        f"The step has all that the loop does, from batch to tally; the goal is {GOAL:.2f} of the bare passes. SGD is\n"
         "the optimizer's step by itself. Plain is the release's step in ordinary PyTorch, in fp32, on a batch that it\n"
         "need not fetch or augment; the attack of pgd-at's goes back to the weights too, unused.\n\n"
         + "\n".join(["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD), *lines])
