@@ -69,6 +69,11 @@ class Method:
                 return max(fitting, key=lambda pair: pair[0])[1]
         return None
 
+    def unset(self, dataset: str, name: str, companions: Sequence[str]) -> bool:
+        """Whether a preset of that name is known of it for other data only; what is below must not stand in then."""
+        elsewhere = any(key.partition("/")[2] == name for key in self.presets)
+        return elsewhere and self.preset(dataset, name, companions) is None
+
 
 METHODS: Registry[Method] = Registry("method", "evenbench.methods", "'evenbench list methods'")
 
@@ -179,7 +184,8 @@ def compose(
             slots.update({slot: f for slot, f in found.slots.items() if owner.get(slot, part) == part})
             if part == named[0] or part not in named:
                 schedule = found.schedule
-    if schedule is None:
+    strange = any(chain[part].unset(dataset, wanted, named) for part in named)
+    if schedule is None or strange:
         known = sorted({key for method in chain.values() for key in method.presets})
         raise BadRecipe(
             f"{name!r} has no preset {wanted!r} for {dataset!r}; it has {', '.join(known) or 'none'} "

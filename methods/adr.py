@@ -12,6 +12,8 @@ Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after 
          instead of a one-sided uniform noise, and are attacked in eval mode (the release: train mode). The release's
          AWP moves all parameters: `step.tensors=all`. Its validation split is the test set; here it is held out of
          training. Tiny-ImageNet with `awp` starts at trust 0.30 as for its ResNet-18 (WideResNet: 0.50).
+         The release drops the last incomplete batch, and forwards the clean images of TRADES+ADR once more in train
+         mode.
 """
 
 from __future__ import annotations
@@ -76,6 +78,7 @@ METHOD = Method(
         "cifar100/paper+awp": _paper(ADR(Span(2.0, 1.0), Span(0.70, 0.85)), nesterov=False),
         "tiny-imagenet/paper": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80),
         "tiny-imagenet/paper+awp": _paper(ADR(Span(2.0, 1.5), Span(0.30, 0.90)), epochs=80, nesterov=False),
+        "tiny-imagenet/paper+awp+trades": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80, nesterov=False),
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(
             settings.DIGITS, {"targets": ADR(Span(1.5, 1.0), Span(0.3, 0.7)), "average": EMA(decay=0.98)}

@@ -5,7 +5,7 @@
 Paper:   Izmailov et al., UAI 2018 (arXiv 1803.05407); per-step EMA as in Wu et al., ICLR 2024 (arXiv 2305.12118)
 Code:    yuyuwu5/ADR @ 515da0e
 Claim:   none of its own
-Departs: nothing known; BatchNorm statistics are averaged with the weights, integer counters are copied
+Departs: integer counters are copied, where the release's stand still; BatchNorm statistics are averaged in both
 """
 
 from __future__ import annotations

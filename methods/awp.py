@@ -7,6 +7,7 @@ Paper:   Wu et al., NeurIPS 2020 (arXiv 2004.05884)
 Code:    csdongxian/AWP @ a7acf5d, utils_awp.py
 Claim:   CIFAR-10, AutoAttack: AT-AWP WideResNet-34-10 53.97, TRADES-AWP 56.17 (official README)
 Departs: no proxy network: its step size cancels, the perturbation is gamma ||w|| g / ||g|| (equal to 1e-7).
+         The release forwards the last iterate, and after the step the clean images, once more in train mode.
          ADR's release moves every parameter, biases and BatchNorm too (`step.tensors=all`), and takes BatchNorm
          statistics from the pass before the perturbation, not from the one at the perturbed weights.
 """
@@ -100,5 +101,6 @@ METHOD = Method(
         "cifar100/paper+adr": Preset(WITH_ADR, {"step": AWP(gamma=0.005)}),
         "tiny-imagenet/paper+adr": Preset(replace(WITH_ADR, epochs=80), {"step": AWP(gamma=0.001)}),
         "cifar10/paper+trades": Preset(PAPER, {"step": AWP(gamma=0.005, begin=10)}),
+        "cifar10/paper+faal": Preset(PAPER, {"step": AWP(gamma=0.005)}),
     },
 )

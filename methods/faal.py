@@ -11,7 +11,7 @@ Departs: the maximised sum runs over the images of the batch, as in the release,
          times its mean margin, the sum of its margins; an absent class thereby enters with 0, and the margin of -1 that
          the release gives it never counts. The release solves a cone programme per batch, here its dual in one
          variable is solved. It forwards the clean images in train mode even where only adversarial ones are learned,
-         which moves BatchNorm's statistics once more, and with AWP it has gamma 0.005: `step.gamma=0.005`. It
+         which moves BatchNorm's statistics once more, and with AWP it climbs the loss without class weights. It
          selects on 2,560 test images, here by the same sum of average and worst class on a held-out split.
 """
 

@@ -63,6 +63,9 @@ class FAT(PGDAT):
         return torch.where(per_image(misses > tau, last), kept, last)
 
 
+FAIR = Preset(Schedule(200, shape="piecewise", drops=(0.5, 0.75), normalize=True, selection="best-robust-plus-worst"))
+"""Of FAT+CFA, in CFA's own setting."""
+
 METHOD = Method(
     slots={"objective": FAT()},
     module=__name__,
@@ -78,6 +81,8 @@ METHOD = Method(
             ),
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
+        "cifar10/paper+cfa": FAIR,
+        "cifar10/paper+fawa": FAIR,
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(settings.DIGITS),
     },

@@ -79,7 +79,7 @@ METHOD = Method(
                 epochs=120,
                 lr=0.01,
                 shape="piecewise",
-                drops=(75 / 120, 90 / 120, 100 / 120),
+                drops=(74 / 120, 89 / 120, 99 / 120),
                 weight_decay=3.5e-3,
                 eps=Fraction("0.031"),
             ),

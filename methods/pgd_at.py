@@ -6,7 +6,9 @@ Paper:   Madry et al., ICLR 2018 (arXiv 1706.06083); the setting is Rice et al.,
 Code:    locuslab/robust_overfitting @ c47a25c, train_cifar.py
 Claim:   CIFAR-10, PreActResNet-18, robust accuracy under PGD-10, best and last epoch: 53.49 and 45.59
          (clean 82.92 and 84.93), from the authors' experiment logs in the repository
-Departs: the release selects on the test split, this one on a held-out split of the training data
+Departs: the release selects on the test split, this one on a held-out split of the training data; it forwards the
+         adversarial images once more, and after the step the clean ones, in train mode, which moves BatchNorm's
+         statistics
 """
 
 from __future__ import annotations

@@ -56,6 +56,9 @@ class TRADES:
 LONG = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
 """Of TRADES-AWP and, with small changes, of TRADES+ADR."""
 
+FAIR = Preset(replace(LONG, normalize=True, selection="best-robust-plus-worst"))
+"""Of TRADES+CFA."""
+
 METHOD = Method(
     slots={"objective": TRADES()},
     module=__name__,
@@ -72,8 +75,11 @@ METHOD = Method(
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
         "cifar10/paper+adr+awp": Preset(replace(LONG, normalize=True)),
+        "cifar100/paper+adr+awp": Preset(replace(LONG, normalize=True)),
+        "tiny-imagenet/paper+adr+awp": Preset(replace(LONG, epochs=80, normalize=True)),
         "cifar10/paper+awp": Preset(LONG),
-        "cifar10/paper+cfa": Preset(replace(LONG, normalize=True, selection="best-robust-plus-worst")),
+        "cifar10/paper+cfa": FAIR,
+        "cifar10/paper+fawa": FAIR,
         "cifar10/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
         "cifar100/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
         "tiny-imagenet/paper+adr": Preset(replace(LONG, epochs=80, nesterov=True, normalize=True)),

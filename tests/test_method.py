@@ -301,3 +301,29 @@ def test_the_order_of_companions_does_not_choose_the_preset():
     assert compose("trades+adr", dataset="cifar10", preset="paper").schedule.nesterov
     adr, awp = (compose(name, dataset="cifar10", preset="paper") for name in ("adr+awp", "awp+adr"))
     assert (adr.schedule, adr.recipe) == (awp.schedule, awp.recipe)
+
+
+@pytest.mark.parametrize("name", ["faal", "fair-ard", "fair-rslad", "cfa", "trades+cfa", "fawa"])
+def test_a_setting_known_for_other_data_only_is_not_made_up_from_the_method_below(name):
+    assert compose(name, dataset="cifar10", preset="paper")
+    with pytest.raises(
+        BadRecipe, match=f"'{re.escape(name)}' has no preset 'paper' for 'cifar100'; it has .*cifar10/paper"
+    ):
+        compose(name, dataset="cifar100", preset="paper")
+
+
+def test_a_part_without_a_setting_of_its_own_takes_that_of_the_method_below():
+    assert compose("wa", dataset="cifar100", preset="paper").schedule.epochs == 200
+
+
+def test_papers_settings_of_combinations():
+    fair = compose("fat+cfa", dataset="cifar10", preset="paper").schedule
+    assert (fair.epochs, fair.eps, fair.selection) == (200, Fraction(8, 255), "best-robust-plus-worst")
+    assert compose("trades+fawa", dataset="cifar10", preset="paper").schedule == fair
+    for dataset in ("cifar10", "cifar100", "tiny-imagenet"):
+        assert not compose("trades+adr+awp", dataset=dataset, preset="paper").schedule.nesterov
+    trust = [
+        compose(name, dataset="tiny-imagenet", preset="paper").recipe.targets.trust.begin
+        for name in ("adr+awp", "trades+adr+awp")
+    ]
+    assert trust == [0.30, 0.50]

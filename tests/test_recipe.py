@@ -88,6 +88,8 @@ OTHER = {
     "selection": "last",
     "validate_every": 2,
     "precision": "bf16",
+    "layout": "channels_last",
+    "compiled": True,
 }
 
 
