@@ -61,9 +61,11 @@ GAP = Measure(
     "best minus last epoch, held-out PGD-10 accuracy",
     100,
     2,
-    """
+    f"""
     WITH by_epoch AS (
-        SELECT checkpoint_id, epoch, sum(hits_adv) / sum(n) AS robust FROM epochs WHERE split = 'valid' GROUP BY ALL
+        SELECT checkpoint_id, epoch, sum(hits_adv) / sum(n) AS robust FROM epochs
+        WHERE split = 'valid' AND checkpoint_id IN (SELECT checkpoint_id FROM summary WHERE attack = '{ATTACK}')
+        GROUP BY ALL
     )
     SELECT method, variant, seed, max(robust) - arg_max(robust, e.epoch)
     FROM by_epoch e JOIN checkpoints USING (checkpoint_id) GROUP BY ALL ORDER BY ALL
@@ -107,7 +109,7 @@ CLAIMS = (
             ("wat", "trades"),
             ("bat", "trades"),
             ("frl", "pgd-at"),
-            ("frl budget.remargin=0.0,budget.slack=0.1", "pgd-at"),
+            ("frl budget.remargin=0,budget.slack=0.1", "pgd-at"),
             ("faal", "pgd-at"),
             ("fair-ard", "ard"),
             ("fair-rslad", "rslad"),
