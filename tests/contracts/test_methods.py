@@ -297,6 +297,8 @@ class Undocumented(PGDAT):
 
 
 AT = PGDAT(inner=Inner(steps=2))
+
+
 @dataclass(frozen=True)
 class DividingByNothing(Uniform):
     """Weighs by the class risks of the last epoch, of which one may not exist."""
