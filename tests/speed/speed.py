@@ -185,18 +185,24 @@ def main() -> None:
         for eps in (Fraction(1, 510), Fraction(3, 1020)):
             many = resnet(asked.cifar, asked.pgd_samples, eps)
             lines += table(many, "pgd-sat", peers_pgd(many), turns=1)
+        write(lines, asked.out, asked.threads)  # the rest takes long
         few = resnet(asked.cifar, asked.samples)
         lines += table(few, "autoattack", reference_autoattack(few), turns=1)
+    write(lines, asked.out, asked.threads)
+
+
+def write(rows: list[str], out: Path, threads: int) -> None:
+    """The report."""
     head = ["network", "attack", "seconds", "peers, seconds", "peer / ours", "passes", "ours / bare passes", "robust %"]
     head += ["peers, robust %"]
-    asked.out.write_text(
+    out.write_text(
         "# Speed\n\n"
-        f"{asked.threads} thread(s) of {platform.processor() or platform.machine()}, torch {torch.__version__}; "
+        f"{threads} thread(s) of {platform.processor() or platform.machine()}, torch {torch.__version__}; "
         "written by tests/speed/speed.py.\n"
         "Seconds are the processor's. Peers get the same images, the fastest of them is the measure. Passes are\n"
         "forward + backward, over all images; bare passes are those of the network alone, as the attacks see it, 32\n"
         "images at a time. bf16 searches in bfloat16 and confirms every break in fp32.\n\n"
-        + "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines])
+        + "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows])
         + "\n"
     )
 
