@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import kl
 from bench.method import Method, Preset
-from bench.recipe import State, Stateless, require_range
+from bench.recipe import State, Stateless
 from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Reach, Targets
+from bench.types import Batch, Context, Losses, Targets
 from methods import settings
+from methods.rslad import RSLAD
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,11 @@ class TeacherEverywhere(Stateless):
 
 
 @dataclass(frozen=True)
-class AdaAD:
-    """Divergence from the targets at the adversarial and, if alpha leaves anything, at the clean image."""
+class AdaAD(RSLAD):
+    """RSLAD's objective; asked for targets that follow x', the attack goes through the teacher too."""
 
     alpha: float = 1.0
-    """Share of the adversarial term."""
-    scale: float = 1.0
-    """Of both divergences, which the paper sums over the classes."""
-    inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "alpha", 0, 1)
-        require_range(self, "scale", 0)
-
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """max KL(p_T(x') || p_S(x')), with the gradient through both networks."""
-        return self.inner(ctx, lambda adv: kl(targets.at(adv), ctx.model(adv)), batch.x, reach)
+    """Share of the adversarial term; nothing is left for the clean one unless it is below 1."""
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """(1 - alpha) KL(p_T(x) || p_S(x)) and alpha KL(p_T(x') || p_S(x')); the teacher carries no graph."""

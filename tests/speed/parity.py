@@ -37,7 +37,7 @@ class Quiet:
     def plan(self, total: float) -> None: ...
     def advance(self, done: float, doing: str) -> None: ...
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr)  # noqa: T201
+        print(line, file=sys.stderr)  # noqa: T201  # what a script has to say
 
 
 def robust(store: Store, checkpoint_id: str, trial: Trial) -> np.ndarray:

@@ -412,9 +412,9 @@ def table(arena: Arena, names: Sequence[str], precisions: Sequence[str]) -> list
             try:
                 rows.append(row(arena, images, name, precision, plain))
             except BenchError as problem:
-                print(f"{name}: left out, {problem}", flush=True)  # noqa: T201
+                print(f"{name}: left out, {problem}", flush=True)  # noqa: T201  # what a script has to say
                 break
-            print(rows[-1], flush=True)  # noqa: T201
+            print(rows[-1], flush=True)  # noqa: T201  # what a script has to say
     return rows
 
 
