@@ -35,6 +35,12 @@ def tempered(p: Tensor, temperature: float) -> Tensor:
     return p if temperature == 1 else (p.log() / temperature).softmax(1)
 
 
+def against_label(inner: Inner, ctx: Context, batch: Batch, reach: Reach) -> Tensor:
+    """Adversarial images (B,C,H,W) for max CE(S(x'), y), whatever the targets are."""
+    label = one_hot(batch.y, ctx.classes)
+    return inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
+
+
 @dataclass(frozen=True)
 class ARD:
     """Clean cross-entropy and tempered divergence from the targets at the adversarial image."""
@@ -55,8 +61,7 @@ class ARD:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""
-        label = one_hot(batch.y, ctx.classes)
-        return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
+        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """(1 - alpha) CE(S(x), y) and alpha t^2 KL(p_T^t(x) || p_S^t(x'))."""

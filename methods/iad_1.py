@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from bench.inner import Inner
-from bench.losses import cross_entropy, kl, one_hot
+from bench.losses import kl
 from bench.method import Method, Preset
 from bench.recipe import require_range
 from bench.types import Batch, Context, Losses, Reach, Targets
 from methods import ard, settings
 from methods.adaad import TeacherEverywhere
-from methods.ard import tempered
+from methods.ard import against_label, tempered
 
 
 def trust(ctx: Context, batch: Batch, said: Tensor, beta: float, begin: float) -> Tensor:
@@ -64,8 +64,7 @@ class IAD1:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""
-        label = one_hot(batch.y, ctx.classes)
-        return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
+        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """a t^2 KL(p_T^t(x) || p_S^t(x')) and (1 - a) KL(p_S(x) || p_S(x')), a the trust."""

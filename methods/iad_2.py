@@ -25,6 +25,7 @@ from bench.recipe import require_range
 from bench.types import Batch, Context, Losses, Reach, Targets
 from methods import settings
 from methods.adaad import TeacherEverywhere
+from methods.ard import against_label
 from methods.iad_1 import PAPER, introspection, trust
 
 
@@ -51,8 +52,7 @@ class IAD2:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""
-        label = one_hot(batch.y, ctx.classes)
-        return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
+        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """What label and teachers say at x', and introspection; with a the trust and T' the standard-trained teacher.
