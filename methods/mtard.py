@@ -23,7 +23,7 @@ from bench.losses import kl
 from bench.method import Method, Preset
 from bench.recipe import State, Stateless, Uniform, require_range
 from bench.types import Batch, Context, Losses, Reach, Targets, Weights
-from methods import rslad, settings
+from methods import ard, rslad, settings
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MTARD:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""
-        return against_label(self.inner, ctx, batch, reach)
+        return ard.against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """KL(p_N(x) || p_S(x)) and KL(p_T(x') || p_S(x')), the teachers without a graph."""
