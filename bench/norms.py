@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BadBudget
-from bench.streams import Streams
+from bench.randomness import Streams
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

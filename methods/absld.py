@@ -22,9 +22,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.method import Method, Preset
-from bench.recipe import Stateless, require_range
-from bench.types import Batch, Context, Tally, Targets, constant
+from bench.training.method import Method, Preset
+from bench.training.recipe import Stateless, require_range
+from bench.training.values import Batch, Context, Tally, Targets, constant
 from methods import settings
 from methods.rslad import PAPER, RSLAD
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from bench.losses import kl
-from bench.method import Method, Preset
-from bench.recipe import State, Stateless
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Targets
+from bench.training.method import Method, Preset
+from bench.training.recipe import State, Stateless
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Targets
 from methods import settings
 from methods.rslad import RSLAD
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.inner import Inner
-from bench.method import Method, Preset
-from bench.types import Batch, Context, Losses, Reach, Targets, constant
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.values import Batch, Context, Losses, Reach, Targets, constant
 from methods import settings
 from methods.adaad import PAPER, AdaAD, TeacherEverywhere
 from methods.iad_1 import IAD1

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import torch
 
 from bench.losses import one_hot
-from bench.method import Method, Preset
-from bench.recipe import Span, State, Stateless, require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Targets, constant
+from bench.training.method import Method, Preset
+from bench.training.recipe import Span, State, Stateless, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Targets, constant
 from methods import settings
 from methods.averaging import EMA
 

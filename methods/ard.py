@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import cross_entropy, kl, one_hot
-from bench.method import Method, Preset
-from bench.recipe import require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Reach, Targets
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Reach, Targets
 from methods import settings
 from methods.rslad import Teacher
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.method import Method, Preset
-from bench.recipe import State, Stateless, blend, require_range
-from bench.types import Context, Losses
+from bench.training.method import Method, Preset
+from bench.training.recipe import State, Stateless, blend, require_range
+from bench.training.values import Context, Losses
 from methods import settings
 
 

@@ -22,10 +22,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.method import Method, Preset
-from bench.recipe import Descend, require_range
-from bench.schedule import Schedule
-from bench.types import Context, Losses
+from bench.training.method import Method, Preset
+from bench.training.recipe import Descend, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Context, Losses
 
 
 @contextmanager

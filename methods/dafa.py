@@ -21,10 +21,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.method import Method, Preset
-from bench.recipe import Uniform, require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Reach, Tally, Weights
+from bench.training.method import Method, Preset
+from bench.training.recipe import Uniform, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Reach, Tally, Weights
 from methods import settings
 
 

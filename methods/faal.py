@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from bench.errors import BadRecipe
-from bench.inner import Inner
 from bench.losses import one_hot, probability_margin
-from bench.method import Method, Preset
-from bench.recipe import State, Uniform, require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Weights
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import State, Uniform, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Weights
 from methods import settings
 from methods.pgd_at import PGDAT
 

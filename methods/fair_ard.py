@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.inner import Inner
-from bench.method import Method, Preset
-from bench.recipe import Objective, Uniform, require_range
-from bench.types import Batch, Context, Losses, Reach, Tally, Targets, Weights
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import Objective, Uniform, require_range
+from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights
 from methods import settings
 from methods.ard import ARD, PAPER
 

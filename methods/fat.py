@@ -20,13 +20,13 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import cross_entropy
-from bench.method import Method, Preset
 from bench.norms import per_image
-from bench.recipe import Uniform, require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Reach, Targets
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import Uniform, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Reach, Targets
 from methods import settings
 from methods.pgd_at import PGDAT
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.method import Method, Preset
-from bench.recipe import Stateless, blend, require_range
-from bench.schedule import Schedule
-from bench.types import Context, Tally
+from bench.training.method import Method, Preset
+from bench.training.recipe import Stateless, blend, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Context, Tally
 from methods import settings
 
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import kl
-from bench.method import Method, Preset
-from bench.recipe import require_range
-from bench.types import Batch, Context, Losses, Reach, Targets
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import require_range
+from bench.training.values import Batch, Context, Losses, Reach, Targets
 from methods import ard, settings
 from methods.adaad import TeacherEverywhere
 from methods.ard import against_label, tempered

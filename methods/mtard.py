@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import kl
-from bench.method import Method, Preset
-from bench.recipe import State, Stateless, Uniform, require_range
-from bench.types import Batch, Context, Losses, Reach, Targets, Weights
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import State, Stateless, Uniform, require_range
+from bench.training.values import Batch, Context, Losses, Reach, Targets, Weights
 from methods import ard, rslad, settings
 
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import cross_entropy
-from bench.method import Method, Preset
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Reach, Targets
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Reach, Targets
 from methods import settings
 
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.inner import Inner
 from bench.losses import kl
-from bench.method import Method, Preset
-from bench.recipe import State, Stateless, require_range
-from bench.schedule import Schedule
-from bench.types import Batch, Context, Losses, Reach, Targets, constant
+from bench.training.inner import Inner
+from bench.training.method import Method, Preset
+from bench.training.recipe import State, Stateless, require_range
+from bench.training.schedule import Schedule
+from bench.training.values import Batch, Context, Losses, Reach, Targets, constant
 from methods import settings
 
 

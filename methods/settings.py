@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from bench.schedule import Schedule
+from bench.training.schedule import Schedule
 
 SHORT = Schedule(epochs=30, shape="one-cycle", lr=0.2)
 """Thirty epochs with one cycle of the learning rate, for 32x32 images."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from bench.store import Store
+from bench.store.database import Store
 
 ATTACK = "autoattack"
 LEVEL = 0.95

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from bench.errors import BadBudget
 from bench.norms import L2, LINF, NORMS, growth, norm, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 DELTAS = arrays(np.float32, (3, 2, 4), elements=st.floats(-4, 4, width=32))
 RADII = arrays(np.float32, (3,), elements=st.floats(0.0078125, 4, width=32))

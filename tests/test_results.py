@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.cli import run
-from bench.store import Store
+from bench.store.database import Store
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "results" / "digits"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench.outcomes import Outcomes
-from bench.store import AttackRow, CheckpointRow, DatasetRow, Store
+from bench.store.database import Store
+from bench.store.rows import AttackRow, CheckpointRow, DatasetRow
 
 ROOT = Path(__file__).parents[1]
 DRIVER = """

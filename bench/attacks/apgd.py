@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.attacks.attack import Passes
+from bench.attacks.base import Passes
+from bench.attacks.goals import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
-from bench.attacks.targets import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import dlr, margin, probability_margin, targeted_dlr, targeted_margin
 from bench.norms import Norm, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 Loss = Literal["cross_entropy", "dlr", "margin", "probability_margin"]
 Aim = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Passes
+from bench.attacks.base import Attack, Passes
 from bench.attacks.prepare import own_randomness
 from bench.errors import BadBudget, BadOption, BenchError, UnknownName
 from bench.norms import Norm, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 ROUNDING = 1e-6
 """How far, in the unit of the pixels, an image may lie outside its ball or the box and still be brought back."""

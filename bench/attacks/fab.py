@@ -9,14 +9,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bench.attacks.attack import Passes
+from bench.attacks.base import Passes
 from bench.attacks.fab_projections import TINY, moves_onto
+from bench.attacks.goals import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
-from bench.attacks.targets import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 SHORTEST = 1e-8
 """Moves count as at least so long where two are weighed against each other."""

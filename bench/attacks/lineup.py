@@ -8,10 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attributed, Passes
+from bench.attacks.base import Attributed, Passes
 from bench.attacks.standing import Search, Standing
 from bench.norms import Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bench.attacks.apgd import APGD, Loss
-from bench.attacks.attack import Passes
+from bench.attacks.base import Passes
+from bench.attacks.goals import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Standing
-from bench.attacks.targets import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth

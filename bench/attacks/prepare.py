@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.engine import gradient
+from bench.attacks.ascent import gradient
 from bench.attacks.folding import fold
 
 SMALL = 16 * 16

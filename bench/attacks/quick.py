@@ -8,14 +8,14 @@ from typing import ClassVar, Self
 import torch
 
 from bench.attacks.apgd import APGD
-from bench.attacks.attack import Passes
+from bench.attacks.base import Passes
 from bench.attacks.lineup import LineUp
 from bench.attacks.malt import MALT
 from bench.attacks.square import Square
 from bench.attacks.standing import Search, Standing
 from bench.losses import margin
 from bench.norms import Norm, growth
-from bench.streams import Streams
+from bench.randomness import Streams
 
 PMA = APGD(loss="probability_margin", steps=30)
 """Probability margin attack.

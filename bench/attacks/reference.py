@@ -11,12 +11,12 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Attributed, Passes
+from bench.attacks.base import Attack, Attributed, Passes
+from bench.attacks.goals import MAX_TARGETS
 from bench.attacks.prepare import own_randomness, prepared
-from bench.attacks.targets import MAX_TARGETS
 from bench.errors import BadModel
 from bench.norms import Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 LINEUP = ("apgd-ce", "apgd-t", "fab-t", "square")
 QUERIES = 5000

@@ -9,13 +9,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bench.attacks.attack import Passes
+from bench.attacks.base import Passes
+from bench.attacks.square_windows import CHANGES, Block, Changes
 from bench.attacks.standing import Search, Standing, patience
-from bench.attacks.windows import CHANGES, Block, Changes
 from bench.errors import BadBudget, BadOption
 from bench.losses import margin
 from bench.norms import Norm, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 HALVINGS = (11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)
 """Queries, counted from 0, from which on a window covers half of what it did before."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Attributed
-from bench.attacks.engine import gradient
+from bench.attacks.ascent import gradient
+from bench.attacks.base import Attack, Attributed
 from bench.losses import margin
 from bench.norms import Norm, per_image
-from bench.streams import Streams
+from bench.randomness import Streams
 
 FALLEN = torch.inf
 """Height of an image that is broken."""

@@ -22,9 +22,9 @@ from bench.cli.summaries import summarised, tell_evaluations
 from bench.errors import BadRecipe, BadStudy
 
 if TYPE_CHECKING:
-    from bench.attacks.attack import Attack
-    from bench.cells import Cells
-    from bench.study import Study
+    from bench.attacks.base import Attack
+    from bench.study.file import Study
+    from bench.study.plan import Cells
 
 
 PATIENCE = 600.0
@@ -88,13 +88,13 @@ def train(
 
     Example: evenbench train pgd-at --dataset digits --model convnet-6 --out at.safetensors
     """
-    from bench.eps import parse_eps
-    from bench.fit import Interrupted, fit, stoppable
-    from bench.method import compose, lineage
-    from bench.models import check_name
-    from bench.runs import prepare
-    from bench.target import teacher_of
-    from bench.units import Source
+    from bench.budget import parse_eps
+    from bench.data.source import Source
+    from bench.evaluation.network import teacher_of
+    from bench.models.architecture import check_name
+    from bench.training.fit import Interrupted, fit, stoppable
+    from bench.training.method import compose, lineage
+    from bench.training.run import prepare
 
     check_name(model)
     lineage(method)  # wrong names are refused before the data are loaded
@@ -145,8 +145,8 @@ def select(
 
     Example: evenbench select at.safetensors --rule best-robust-plus-worst
     """
-    from bench.checkpoint import read
-    from bench.reselect import figures, reselect, write_new
+    from bench.training.checkpoint import read
+    from bench.training.reselect import figures, reselect, write_new
 
     before = read(ckpt)
     chosen = reselect(before, ckpt, rule)
@@ -224,16 +224,16 @@ def evaluate(
 
     Example: evenbench evaluate at.safetensors --dataset digits --suite standard --eps 0.15
     """
-    from bench.attacks.suite import Trial, fitted, for_random_model, plan
-    from bench.eps import parse_eps
-    from bench.evaluate import answers_vary
-    from bench.evidence import evidence_in
-    from bench.keeping import Keeper
-    from bench.memory import USUAL
-    from bench.randomised import EOT, VOTES
-    from bench.recording import record
-    from bench.target import resolve
-    from bench.units import Source
+    from bench.attacks.trial import Trial, fitted, for_random_model, plan
+    from bench.budget import parse_eps
+    from bench.data.source import Source
+    from bench.evaluation.adversarials import Keeper
+    from bench.evaluation.batching import USUAL
+    from bench.evaluation.evaluate import answers_vary
+    from bench.evaluation.evidence import evidence_in
+    from bench.evaluation.network import resolve
+    from bench.evaluation.random_models import EOT, VOTES
+    from bench.study.record import record
 
     names = attack_names(attacks) if attacks is not None else suite or (["clean"] if adversarials else "standard")
 
@@ -314,7 +314,7 @@ def run(
 
     Example: evenbench run results/studies/digits.toml --dry-run
     """
-    from bench.study import load_study
+    from bench.study.file import load_study
 
     raise typer.Exit(perform(load_study(study), db, out, workers, dry_run=dry_run, as_json=as_json))
 
@@ -328,11 +328,11 @@ def demo(
 
     Example: evenbench demo
     """
-    from bench.study import load_study
+    from bench.study.file import load_study
 
     if fresh:
         clear(out)
-    with as_file(files("bench") / "studies" / "demo.toml") as path:
+    with as_file(files("bench.study") / "demo.toml") as path:
         study = load_study(path)
     raise typer.Exit(perform(study, out / "bench.duckdb", out, workers))
 
@@ -349,8 +349,8 @@ def perform(
     study: Study, db: Path, out: Path | None, workers: int, *, dry_run: bool = False, as_json: bool = False
 ) -> int:
     """Run a study and write its boards and figures; the exit code."""
-    from bench.cells import Cells
-    from bench.runner import run_study
+    from bench.study.plan import Cells
+    from bench.study.runner import run_study
 
     if workers < 0:
         raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
@@ -394,10 +394,10 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
 
 def publish(cells: Cells, place: Path, *, quiet: bool) -> list[Path]:
     """Print a study's boards unless `quiet`; write them and the figures into a folder. The files written."""
-    from bench.boards import Scope
     from bench.errors import BadStore
-    from bench.leaderboard import boards, render
-    from bench.plots import plot
+    from bench.report.boards import Scope
+    from bench.report.leaderboard import boards, render
+    from bench.report.plots import plot
 
     store = cells.store
     # A database may hold more than this study: its boards must not depend on what else is there.

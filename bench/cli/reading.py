@@ -15,7 +15,7 @@ from bench.cli.options import DEFAULT_DB, AsJson, Db
 from bench.errors import BadStore, UnknownName
 
 if TYPE_CHECKING:
-    from bench.store import Store
+    from bench.store.database import Store
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def store_at(path: Path, patience: float = 10.0) -> Store:
     """The database, saying so when it has to be waited for, for so many seconds at most."""
-    from bench.store import Store
+    from bench.store.database import Store
 
     return Store(path, patience=patience, say=lambda line: stderr().print(line, markup=False))
 
@@ -70,8 +70,8 @@ def leaderboard(
 
     Example: evenbench leaderboard --db results/demo/bench.duckdb --sort nsd
     """
-    from bench.leaderboard import boards, render
-    from bench.leaderboard import calibration as calibrated
+    from bench.report.leaderboard import boards, render
+    from bench.report.leaderboard import calibration as calibrated
 
     form = "json" if as_json else format
     found = boards(store_at(db), dataset=dataset, sort=sort)
@@ -93,7 +93,7 @@ def plot(
 
     Example: evenbench plot --db results/demo/bench.duckdb --out results/demo/figures
     """
-    from bench.plots import plot as draw
+    from bench.report.plots import plot as draw
 
     for path in draw(store_at(db), out, names=names or None, dataset=dataset):
         sys.stdout.write(f"{path}\n")
@@ -111,7 +111,7 @@ def compare(
 
     Example: evenbench compare rslad absld --db results/demo/bench.duckdb
     """
-    from bench.compare import compare as compared
+    from bench.report.compare import compare as compared
 
     form = "json" if as_json else format
     found = compared(store_at(db), a, b)
@@ -146,8 +146,8 @@ def check(
 
     Example: evenbench check absld --against rslad --db results/demo/bench.duckdb
     """
-    from bench.check import HEADER
-    from bench.check import check as judged
+    from bench.report.regression import HEADER
+    from bench.report.regression import check as judged
 
     verdict = judged(store_at(db), candidate, against, attack=attack, alpha=alpha, floor=floor)
     if as_json:
@@ -170,7 +170,7 @@ def checks(
 
     Example: evenbench checks rslad --db results/demo/bench.duckdb
     """
-    from bench.verdict_report import HEADER, report
+    from bench.report.soundness import HEADER, report
 
     found = report(store_at(db), ckpt)
     if as_json:
@@ -211,7 +211,7 @@ def merge(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT; bench/schema.sql describes every table and view.")],
+    query: Annotated[str, typer.Argument(help="A SELECT; bench/store/schema.sql describes every table and view.")],
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:

@@ -15,7 +15,7 @@ from bench.errors import BenchError, UnknownName
 from bench.registry import Registry
 
 if TYPE_CHECKING:
-    from bench.method import Method
+    from bench.training.method import Method
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def described(registry: Registry[T], describe: Callable[[T], str]) -> dict[str, 
 
 
 def _methods() -> dict[str, str]:
-    from bench.method import METHODS
+    from bench.training.method import METHODS
 
     return described(METHODS, lambda method: f"{first_line(method.page())} {made_of(method)}")
 
@@ -71,13 +71,13 @@ def _suites() -> dict[str, str]:
 
 
 def _datasets() -> dict[str, str]:
-    from bench.data import dataset_names
+    from bench.data.load import dataset_names
 
     return dict(dataset_names())
 
 
 def _models() -> dict[str, str]:
-    from bench.models import model_names
+    from bench.models.architecture import model_names
 
     return dict(model_names())
 
@@ -131,9 +131,9 @@ def show(
 
     Example: evenbench show trades+adr --dataset digits
     """
-    from bench.method import compose, lineage
-    from bench.recipe import SLOTS
-    from bench.recipe import as_json as plain
+    from bench.training.method import compose, lineage
+    from bench.training.recipe import SLOTS
+    from bench.training.recipe import as_json as plain
 
     plan = compose(method, dataset=dataset, preset=preset)
     if as_json:

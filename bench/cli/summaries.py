@@ -13,8 +13,8 @@ from bench.cli.console import stdout
 from bench.cli.reading import show
 
 if TYPE_CHECKING:
-    from bench.store import Store
-    from bench.verdicts import Verdict
+    from bench.store.database import Store
+    from bench.verdict import Verdict
 
 HEADER = ("attack", "accuracy %", "worst class %", "NSD")
 FIGURES = ("norm", "eps_exact", "n", "accuracy", "worst_class", "worst_accuracy", "nsd")

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack, Attributed
+from bench.attacks.base import Attack, Attributed
 from bench.attacks.prepare import prepared
-from bench.attacks.suite import checked
+from bench.attacks.trial import checked
 from bench.errors import BenchError
-from bench.metering import Meter
+from bench.evaluation.meter import Meter
 from bench.norms import LINF, NORMS, Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 EPS = 0.1
 

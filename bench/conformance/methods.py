@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BadRecipe, BenchError
-from bench.identity import canonical, fingerprint
-from bench.inner import switched
-from bench.job import pack, unpack
-from bench.method import Method
-from bench.models import Architecture, build
-from bench.recipe import SLOTS, Recipe, as_json
-from bench.streams import Streams
-from bench.types import Batch, Context, Losses, Reach, Tally, Targets, detached
+from bench.fingerprint import canonical, fingerprint
+from bench.models.architecture import Architecture, build
+from bench.randomness import Streams
+from bench.training.inner import switched
+from bench.training.method import Method
+from bench.training.recipe import SLOTS, Recipe, as_json
+from bench.training.state import pack, unpack
+from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, detached
 
 EPS = 0.1
 CLASSES = 4
@@ -101,7 +101,7 @@ class Made(NamedTuple):
 
 @dataclass
 class Rig:
-    """A small network in training with a recipe, step by step, as `bench.train` does it."""
+    """A small network in training with a recipe, step by step, as `bench.training.loop` does it."""
 
     recipe: Recipe
     ctx: Context
@@ -336,7 +336,9 @@ def check_perturbing_changes_nothing_else(recipe: Recipe) -> None:
     for name, weight in rig.ctx.model.named_parameters():
         _require(torch.equal(weight, weights[name]), f"{kind} changed {name} while perturbing")
         _require(weight.requires_grad, f"{kind} left {name} frozen")
-        _require(weight.grad is None, f"{kind} left a gradient in {name} while perturbing; use bench.inner.Inner")
+        _require(
+            weight.grad is None, f"{kind} left a gradient in {name} while perturbing; use bench.training.inner.Inner"
+        )
 
 
 def check_losses_are_vectors(recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bench.identity import LENGTH, canonical
+from bench.fingerprint import LENGTH, canonical
 
 FORMAT = 1
 """Raised when decoding comes to give other pixels, so that what older versions kept is not used."""

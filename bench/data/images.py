@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import BadData, BadOption
-from bench.identity import LENGTH, canonical
+from bench.fingerprint import LENGTH, canonical
 
 if TYPE_CHECKING:
     import torch

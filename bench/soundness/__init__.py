@@ -8,7 +8,3 @@ Source: Athalye et al. 2018; Carlini et al. 2019; Tramèr et al. 2020; Pintor et
 needs a person (is the threat model stated, was an adaptive attack tried) is not here, nor what needs a second model
 (transfer) or several entries of a board.
 """
-
-from bench.soundness.examine import CHECKS, run_checks
-
-__all__ = ["CHECKS", "run_checks"]

@@ -8,14 +8,13 @@ import math
 import torch
 from torch import Tensor
 
-from bench.attacks.first_order import PGD_SAT
+from bench.attacks.pgd import PGD_SAT
 from bench.errors import BadModel
-from bench.judge import looks_like_probabilities
-from bench.metering import Bfloat16
+from bench.evaluation.judge import looks_like_probabilities
+from bench.evaluation.meter import Bfloat16
+from bench.evaluation.random_models import FEW, STEADY
 from bench.outcomes import Outcomes
-from bench.randomised import FEW, STEADY
-from bench.soundness.chance import beyond, outweighs
-from bench.soundness.check import Finding, check, ruling
+from bench.soundness.check import Finding, beyond, check, outweighs, ruling
 from bench.soundness.subject import NotRun, Subject
 
 ALONE = 8

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from bench.errors import BadModel
 from bench.losses import margin
-from bench.soundness.chance import beyond
-from bench.soundness.check import Finding, check, ruling
+from bench.soundness.check import Finding, beyond, check, ruling
 from bench.soundness.subject import NotRun, Subject
 
 RARE, COMMON = 0.001, 0.01

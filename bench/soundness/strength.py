@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from bench.attacks.apgd import APGD_CE, APGD_DLR
-from bench.attacks.first_order import FGSM_ATTACK, PGD_SAT
+from bench.attacks.pgd import FGSM_ATTACK, PGD_SAT
 from bench.attacks.square import Square
-from bench.attacks.suite import Trial
+from bench.attacks.trial import Trial
 from bench.losses import margin
 from bench.outcomes import FIRST_OF_LINEUP, WRONG_UNATTACKED, Outcomes
-from bench.soundness.chance import beyond, outweighs
-from bench.soundness.check import Finding, check, ruling
+from bench.soundness.check import Finding, beyond, check, outweighs, ruling
 from bench.soundness.subject import WALK, NotRun, Subject, part
-from bench.verdicts import Judgement
+from bench.verdict import Judgement
 
 TOLERANCE = 0.005
 """Share of images by which figures may be off without a remark."""

@@ -15,18 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack
-from bench.attacks.engine import ascend, gradient
-from bench.attacks.first_order import LOSSES, PGD_SAT, Loss
-from bench.attacks.suite import Trial
-from bench.data import Images
+from bench.attacks.ascent import ascend, gradient
+from bench.attacks.base import Attack
+from bench.attacks.pgd import LOSSES, PGD_SAT, Loss
+from bench.attacks.trial import Trial
+from bench.data.images import Images
 from bench.errors import BadModel, OutOfBudget
-from bench.judge import Chunk, attacked, check_pixels, logits_of
-from bench.metering import Meter
+from bench.evaluation.judge import Chunk, attacked, check_pixels, logits_of
+from bench.evaluation.meter import Meter
+from bench.evaluation.random_models import FEW, STEADY, Expectation, Voting, unsteadiness
 from bench.norms import Norm
 from bench.outcomes import Outcomes
-from bench.randomised import FEW, STEADY, Expectation, Voting, unsteadiness
-from bench.streams import Streams
+from bench.randomness import Streams
 
 WALK = 40
 """Steps of the walk whose course is recorded: twice those of the customary PGD."""

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from bench.attacks import standing as module
 from bench.attacks.apgd import APGD, APGD_CE, APGD_DLR, APGD_T, windows
-from bench.attacks.attack import Attributed
+from bench.attacks.base import Attributed
 from bench.attacks.prepare import prepared
 from bench.errors import BadModel, BadOption
+from bench.evaluation.meter import Meter
 from bench.losses import dlr, targeted_dlr
-from bench.metering import Meter
 from bench.norms import L2, LINF
-from bench.streams import Streams
+from bench.randomness import Streams
 
 EPS = {"Linf": 0.015, "L2": 0.12}
 NORMS = pytest.mark.parametrize("norm", [LINF, L2], ids=lambda norm: norm.name)

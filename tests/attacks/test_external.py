@@ -14,11 +14,11 @@ from torch import nn
 
 from bench.attacks import external
 from bench.attacks.external import ROUNDING, External, Foolbox, Plain, TorchAttacks, parse, without_rounding
-from bench.attacks.suite import fitted, plan
+from bench.attacks.trial import fitted, plan
 from bench.errors import BadBudget, BadModel, BadOption, OutOfBudget, UnknownName
-from bench.judge import Chunk, judge
+from bench.evaluation.judge import Chunk, judge
 from bench.norms import L2, LINF
-from bench.streams import Streams
+from bench.randomness import Streams
 
 needs_torchattacks = pytest.mark.skipif(
     importlib.util.find_spec("torchattacks") is None,

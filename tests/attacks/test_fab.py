@@ -8,15 +8,15 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from bench.attacks import standing as module
-from bench.attacks.attack import Attributed
+from bench.attacks.base import Attributed
 from bench.attacks.fab import FAB, FAB_T, FAB_UNTARGETED, nearest
 from bench.attacks.prepare import prepared
 from bench.conformance.attacks import EPS as LINEAR_EPS
 from bench.conformance.attacks import black_and_white
 from bench.errors import BadOption
-from bench.metering import Meter
+from bench.evaluation.meter import Meter
 from bench.norms import L2, LINF, Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 EPS = {"Linf": 0.03, "L2": 0.2}
 NORMS = pytest.mark.parametrize("norm", [LINF, L2], ids=lambda norm: norm.name)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.attacks.folding import fold
-from bench.models import Architecture, build
+from bench.models.architecture import Architecture, build
 
 FOLDED = {
     "convnet-6": 3,

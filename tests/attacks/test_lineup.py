@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from bench.attacks.lineup import LineUp
 from bench.attacks.standing import Search, Standing
-from bench.attacks.suite import described
-from bench.metering import Meter
+from bench.attacks.trial import described
+from bench.evaluation.meter import Meter
 from bench.norms import LINF, Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 X = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.9]).reshape(5, 1, 1, 1)
 Y = torch.tensor([0, 0, 0, 0, 1])

@@ -9,9 +9,9 @@ from bench.attacks.malt import MALT
 from bench.attacks.prepare import prepared
 from bench.attacks.standing import Standing
 from bench.errors import BadOption
-from bench.metering import Meter
+from bench.evaluation.meter import Meter
 from bench.norms import L2, LINF, norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 X = torch.full((2, 1, 2, 2), 0.5)
 Y = torch.tensor([0, 0])

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.attacks.prepare import ByUse, own_randomness, prepared, search_model
-from bench.metering import Bfloat16
-from bench.models import Architecture, build
+from bench.evaluation.meter import Bfloat16
+from bench.models.architecture import Architecture, build
 
 
 def network() -> nn.Sequential:

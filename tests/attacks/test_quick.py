@@ -12,10 +12,10 @@ from bench.attacks.quick import QUICK, Closer, NearMisses, Quick
 from bench.attacks.reference import REFERENCE
 from bench.attacks.square import Square
 from bench.attacks.standing import Standing
-from bench.attacks.suite import described
-from bench.metering import Meter
+from bench.attacks.trial import described
+from bench.evaluation.meter import Meter
 from bench.norms import L2, LINF
-from bench.streams import Streams
+from bench.randomness import Streams
 
 SHORT = Quick(near_misses=NearMisses(Closer(square=Square(queries=60))))
 

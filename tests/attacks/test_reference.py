@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from bench.attacks.reference import LINEUP, AutoAttackReference
-from bench.data import load
+from bench.data.load import load
 from bench.errors import BadModel
-from bench.metering import Meter
+from bench.evaluation.meter import Meter
 from bench.norms import L2, LINF
-from bench.streams import Streams
+from bench.randomness import Streams
 
 ATTACK = AutoAttackReference()
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from bench.attacks import square as module
 from bench.attacks import standing as standing_module
-from bench.attacks.attack import Attributed, Passes
+from bench.attacks.base import Attributed, Passes
 from bench.attacks.square import SQUARE, Square
+from bench.attacks.square_windows import CHANGES
 from bench.attacks.standing import Standing
-from bench.attacks.windows import CHANGES
-from bench.data import load
+from bench.data.load import load
 from bench.errors import BadBudget, BadOption
+from bench.evaluation.meter import Meter
 from bench.losses import margin
-from bench.metering import Meter
 from bench.norms import L2, LINF, L2Norm, Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 BALLS = [pytest.param(LINF, 0.12, id="Linf"), pytest.param(L2, 0.6, id="L2")]
 FEW = Square(queries=300)

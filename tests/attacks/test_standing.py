@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from bench.attacks import standing as module
 from bench.attacks.standing import Search, Standing
+from bench.evaluation.meter import Meter
 from bench.losses import margin
-from bench.metering import Meter
 from bench.norms import LINF, Norm
-from bench.streams import Streams
+from bench.randomness import Streams
 
 X = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1, 1)
 Y = torch.zeros(4, dtype=torch.int64)

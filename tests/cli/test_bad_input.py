@@ -21,12 +21,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import units
-from bench.checkpoint import read, write
 from bench.cli import making, reading, run
-from bench.data import load
-from bench.models import Architecture, build
-from bench.store import Store
+from bench.data.load import load
+from bench.models.architecture import Architecture, build
+from bench.store.database import Store
+from bench.study import work as units
+from bench.training.checkpoint import read, write
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -456,6 +456,6 @@ def test_a_full_disk_while_a_checkpoint_is_written(refused, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bench.writing.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     told = refused(TRAIN.format("natural", "digits", "convnet-2"))
     assert "no space left to write new.safetensors; free some and run the same command again" in told

@@ -66,14 +66,14 @@ def test_ctrl_c_anywhere_is_130(monkeypatch, capsys):
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.store.Store.query", pressed)
+    monkeypatch.setattr("bench.store.database.Store.query", pressed)
     assert run(["sql", "SELECT 1"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("bench.leaderboard.boards", lambda *_, **__: [])
+    monkeypatch.setattr("bench.report.leaderboard.boards", lambda *_, **__: [])
     assert run(["leaderboard", "--format", "json", "--out", "/dev/full"]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1

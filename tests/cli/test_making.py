@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import runner, study
-from bench.checkpoint import read
 from bench.cli import run
 from bench.cli.making import attack_names
-from bench.data import load
-from bench.store import Store
-from bench.verdicts import Verdict
+from bench.data.load import load
+from bench.store.database import Store
+from bench.study import file as study
+from bench.study import runner
+from bench.training.checkpoint import read
+from bench.verdict import Verdict
 
 STUDY = """
 name = "making"
@@ -245,7 +246,7 @@ def test_checks_follow_the_attacks_and_are_told(trained, capsys, monkeypatch):
         asked.append(which)
         yield Verdict("odd", 1.0, 0.0, "fail", 20, "looks odd")
 
-    monkeypatch.setattr("bench.examining.run_checks", run_checks)
+    monkeypatch.setattr("bench.soundness.examination.run_checks", run_checks)
     attack = [*BARE[:-2], "--attacks", "fgsm"]
     assert run(["evaluate", trained, *attack]) == 0
     assert "check odd: fail, looks odd" in capsys.readouterr().out
@@ -358,8 +359,8 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(monkeypatch, capsys, verb):
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.recording.record", pressed)
-    monkeypatch.setattr("bench.runner.run_study", pressed)
+    monkeypatch.setattr("bench.study.record.record", pressed)
+    monkeypatch.setattr("bench.study.runner.run_study", pressed)
     Path("s.toml").write_text(STUDY)
     Path("model.py").write_text(
         "from torch import nn\ndef make(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"

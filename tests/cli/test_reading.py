@@ -13,8 +13,9 @@ import pytest
 
 from bench.cli import run
 from bench.outcomes import Outcomes
-from bench.store import AttackRow, CheckpointRow, DatasetRow, EpochRow, Store
-from bench.verdicts import Verdict
+from bench.store.database import Store
+from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, EpochRow
+from bench.verdict import Verdict
 
 N, CLASSES = 200, 4
 

@@ -57,9 +57,9 @@ PLUGIN = '''
 
 from dataclasses import dataclass
 from bench.losses import one_hot
-from bench.method import Method
-from bench.recipe import Stateless
-from bench.types import Targets, constant
+from bench.training.method import Method
+from bench.training.recipe import Stateless
+from bench.training.values import Targets, constant
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import pytest
 
 from bench.cli.summaries import HEADER, summarised, tell_evaluations
 from bench.outcomes import Outcomes
-from bench.store import AttackRow, CheckpointRow, DatasetRow, Store
-from bench.verdicts import Verdict
+from bench.store.database import Store
+from bench.store.rows import AttackRow, CheckpointRow, DatasetRow
+from bench.verdict import Verdict
 
 BLANK = dict.fromkeys(
     ("variant", "preset", "trained_on", "selection", "recipe", "schedule", "provenance"), ""

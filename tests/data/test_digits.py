@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits as raw
 
-from bench.data import load
+from bench.data.load import load
 from bench.errors import UnknownName
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import load
+from bench.data.load import load
 from bench.errors import BadData, UnknownName
 
 Put = Callable[..., Path]

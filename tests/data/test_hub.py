@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.data import dataset_names, load
-from bench.data.hub import CARDS, Card, entry, wanted
+from bench.data.cards import CARDS, Card
+from bench.data.hub import entry, wanted
+from bench.data.load import dataset_names, load
 from bench.errors import BadData, UnknownName
 
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}

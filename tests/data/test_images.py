@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data import Images, dataset_names, images_from_arrays, load
+from bench.data.images import Images, images_from_arrays
+from bench.data.load import dataset_names, load
 from bench.errors import BadData, BadOption, UnknownName
 
 
@@ -250,5 +251,5 @@ def test_a_revision_is_for_the_hub() -> None:
 
 def test_importing_is_light() -> None:
     heavy = ("torch", "sklearn", "duckdb", "huggingface_hub", "PIL")
-    code = f"import sys, bench.data; bench.data.dataset_names(); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, bench.data.load as load; load.dataset_names(); print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data import load
 from bench.data.cache import default_cache
+from bench.data.load import load
 from bench.data.parquet import load_parquet
 from bench.data.splits import canonical, split_of
 from bench.errors import BadData, UnknownName

@@ -70,7 +70,7 @@ def test_files_that_are_named_exist(document):
 
 
 def test_the_study_and_slots_that_the_readme_shows_exist():
-    from bench.recipe import SLOTS
+    from bench.training.recipe import SLOTS
 
     described = re.findall(r"^    (.*)$", text("README.md"), re.MULTILINE)
     words = " ".join(described)
@@ -97,9 +97,9 @@ def test_the_extras_and_environments_that_are_named_exist():
 
 def test_methods_attacks_and_views_that_are_named_exist():
     from bench.attacks.suite import ATTACKS
-    from bench.method import METHODS
+    from bench.training.method import METHODS
 
-    schema = text("bench/schema.sql")
+    schema = text("bench/store/schema.sql")
     for view in re.findall(r"`(class_accuracy|summary|leaderboard)`", text("README.md")):
         assert f"VIEW {view} AS" in schema
     for document in DOCUMENTS:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.streams import Streams
-from bench.types import Batch, Context, Tally
+from bench.randomness import Streams
+from bench.training.values import Batch, Context, Tally
 from methods.absld import BalancedTeacher, Temperatures
 
 LOGITS = [[1.0, 0.5, -1.0], [0.2, 2.0, 0.1], [0.0, -0.3, 0.9], [1.0, 0.5, -1.0]]

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from bench.conformance.methods import Rig, separable
-from bench.inner import Inner
-from bench.method import compose
-from bench.recipe import Recipe, Uniform
-from bench.streams import Streams
-from bench.types import Batch, Context
+from bench.randomness import Streams
+from bench.training.inner import Inner
+from bench.training.method import compose
+from bench.training.recipe import Recipe, Uniform
+from bench.training.values import Batch, Context
 from methods.adaad import AdaAD, TeacherEverywhere
 from methods.adaiad import AdaIAD
 

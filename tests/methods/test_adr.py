@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.recipe import Span
-from bench.streams import Streams
-from bench.types import Batch, Context
+from bench.randomness import Streams
+from bench.training.recipe import Span
+from bench.training.values import Batch, Context
 from methods.adr import ADR
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from bench.conformance.methods import Rig, separable
 from bench.errors import BadRecipe
-from bench.method import METHODS, compose
-from bench.recipe import OneHot, Recipe
-from bench.types import Batch, Targets, constant
+from bench.training.method import METHODS, compose
+from bench.training.recipe import OneHot, Recipe
+from bench.training.values import Batch, Targets, constant
 from methods.ard import ARD, tempered
 from methods.pgd_at import PGDAT
 

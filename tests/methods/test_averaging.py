@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
-from bench.models import Architecture, build
-from bench.recipe import Last
-from bench.streams import Streams
-from bench.types import Context, Losses
+from bench.models.architecture import Architecture, build
+from bench.randomness import Streams
+from bench.training.recipe import Last
+from bench.training.values import Context, Losses
 from methods.averaging import EMA
 
 NOTHING = Losses(torch.zeros(1), torch.zeros(1), None, None)

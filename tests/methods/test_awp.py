@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.models import Architecture, build
-from bench.recipe import Descend
-from bench.streams import Streams
-from bench.types import Context, Losses
+from bench.models.architecture import Architecture, build
+from bench.randomness import Streams
+from bench.training.recipe import Descend
+from bench.training.values import Context, Losses
 from methods.awp import AWP
 
 

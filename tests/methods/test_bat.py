@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from bench.conformance.methods import Rig, separable
-from bench.inner import Inner
-from bench.recipe import OneHot, Recipe, Uniform
-from bench.streams import Streams
-from bench.types import Batch, Context, Targets, constant
+from bench.randomness import Streams
+from bench.training.inner import Inner
+from bench.training.recipe import OneHot, Recipe, Uniform
+from bench.training.values import Batch, Context, Targets, constant
 from methods.bat import BAT, METHOD, Around
 from methods.trades import TRADES
 

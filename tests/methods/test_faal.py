@@ -9,10 +9,10 @@ from scipy.optimize import minimize
 
 from bench.conformance.methods import Rig, separable
 from bench.errors import BadRecipe
-from bench.method import compose
-from bench.recipe import Recipe
-from bench.streams import Streams
-from bench.types import Batch, Context, Losses
+from bench.randomness import Streams
+from bench.training.method import compose
+from bench.training.recipe import Recipe
+from bench.training.values import Batch, Context, Losses
 from methods.faal import FAAL, worst_distribution
 from methods.pgd_at import PGDAT
 from methods.trades import TRADES

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from bench.conformance.methods import Rig, separable
-from bench.inner import Inner
-from bench.method import compose
-from bench.recipe import OneHot, Recipe
-from bench.streams import Streams
-from bench.types import Batch, Context, Losses, Tally
-from bench.units import training_cost
+from bench.randomness import Streams
+from bench.study.work import training_cost
+from bench.training.inner import Inner
+from bench.training.method import compose
+from bench.training.recipe import OneHot, Recipe
+from bench.training.values import Batch, Context, Losses, Tally
 from methods.fair_ard import Counted, FairWeights
 from methods.rslad import RSLAD
 from methods.trades import TRADES

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from bench.inner import Inner
-from bench.recipe import OneHot, Uniform
-from bench.streams import Streams
-from bench.types import Batch, Context, Reach
+from bench.randomness import Streams
+from bench.training.inner import Inner
+from bench.training.recipe import OneHot, Uniform
+from bench.training.values import Batch, Context, Reach
 from methods.fat import FAT
 from methods.pgd_at import PGDAT
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.models import Architecture, build
-from bench.streams import Streams
-from bench.types import Context, Tally
+from bench.models.architecture import Architecture, build
+from bench.randomness import Streams
+from bench.training.values import Context, Tally
 from methods.fawa import FAWA, worst
 
 ARCHITECTURE = Architecture("convnet-2", 3, 1)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.method import compose
-from bench.models import Architecture, build
+from bench.models.architecture import Architecture, build
 from bench.norms import LINF
-from bench.recipe import OneHot
-from bench.streams import Streams
-from bench.types import Batch, Context, Tally
+from bench.randomness import Streams
+from bench.training.method import compose
+from bench.training.recipe import OneHot
+from bench.training.values import Batch, Context, Tally
 from methods.averaging import EMA
 from methods.fgsm_rs import METHOD, Guard
 

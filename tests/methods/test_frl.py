@@ -7,10 +7,10 @@ from torch import nn
 
 from bench.conformance.methods import Rig, separable
 from bench.errors import BadRecipe
-from bench.method import compose
-from bench.recipe import Recipe
-from bench.streams import Streams
-from bench.types import Batch, Context, Losses, Tally
+from bench.randomness import Streams
+from bench.training.method import compose
+from bench.training.recipe import Recipe
+from bench.training.values import Batch, Context, Losses, Tally
 from methods.frl import FRL, Multipliers
 from methods.trades import TRADES
 

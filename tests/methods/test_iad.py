@@ -11,10 +11,10 @@ from torch import nn
 
 from bench.conformance.methods import Rig, separable
 from bench.errors import BadRecipe
-from bench.method import METHODS, compose
-from bench.recipe import OneHot, Recipe
-from bench.streams import Streams
-from bench.types import Batch, Context
+from bench.randomness import Streams
+from bench.training.method import METHODS, compose
+from bench.training.recipe import OneHot, Recipe
+from bench.training.values import Batch, Context
 from methods.adaad import TeacherEverywhere
 from methods.ard import ARD
 from methods.iad_1 import IAD1

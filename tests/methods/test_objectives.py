@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.recipe import OneHot, Uniform
-from bench.streams import Streams
-from bench.types import Batch, Context, Reach, Targets, constant
+from bench.randomness import Streams
+from bench.training.recipe import OneHot, Uniform
+from bench.training.values import Batch, Context, Reach, Targets, constant
 from methods.natural import Natural
 from methods.pgd_at import PGDAT
 from methods.rslad import RSLAD, Teacher

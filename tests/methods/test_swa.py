@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.models import Architecture, build
-from bench.streams import Streams
-from bench.types import Context
+from bench.models.architecture import Architecture, build
+from bench.randomness import Streams
+from bench.training.values import Context
 from methods.swa import SWA
 
 ARCHITECTURE = Architecture("convnet-2", 3, 1)

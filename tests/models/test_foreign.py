@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.errors import BadCheckpoint
-from bench.models import Architecture, build, load_state, read_foreign
+from bench.models.architecture import Architecture, build, load_state
+from bench.models.foreign import read_foreign
 
 ARCHITECTURE = Architecture("convnet-2", 3, 1)
 

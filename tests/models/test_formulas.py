@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models import Architecture, build
+from bench.models.architecture import Architecture, build
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:

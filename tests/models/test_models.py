@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BadCheckpoint, BadModel, UnknownName
-from bench.models import Architecture, build, check_name, load_state, model_names
+from bench.models.architecture import Architecture, build, check_name, load_state, model_names
 
 SMALL = ["convnet-2", "resnet-18", "preact-resnet-18", "preact-resnet-18-plain", "mobilenet-v2", "wrn-10-1"]
 ODD_MEAN, ODD_STD = (0.5, 0.25, 0.125), (0.2, 0.3, 0.4)

@@ -5,13 +5,13 @@ from fractions import Fraction
 import pytest
 from torch import nn
 
-from bench.checkpoint import write
-from bench.data import load
-from bench.method import compose
-from bench.models import Architecture, build
-from bench.runs import Parent, prepare
-from bench.target import of_checkpoint
-from bench.train import train
+from bench.data.load import load
+from bench.evaluation.network import of_checkpoint
+from bench.models.architecture import Architecture, build
+from bench.training.checkpoint import write
+from bench.training.loop import train
+from bench.training.method import compose
+from bench.training.run import Parent, prepare
 
 EPS = Fraction(15, 100)
 

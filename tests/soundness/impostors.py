@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.attack import Attack
-from bench.attacks.engine import gradient
-from bench.attacks.first_order import PGD
+from bench.attacks.ascent import gradient
+from bench.attacks.base import Attack
+from bench.attacks.pgd import PGD
 from bench.norms import per_image
 
 

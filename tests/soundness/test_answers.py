@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks.suite import CLEAN
-from bench.data import images_from_arrays
-from bench.evaluate import evaluate
+from bench.attacks.trial import CLEAN
+from bench.data.images import images_from_arrays
+from bench.evaluation.evaluate import evaluate
 from bench.outcomes import Outcomes
-from bench.soundness import answers, run_checks
+from bench.soundness import answers
+from bench.soundness.run import run_checks
 
 from .impostors import Around
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bench.attacks.apgd import APGD_CE, APGD_DLR
-from bench.attacks.attack import Attack
-from bench.attacks.first_order import FGSM_ATTACK, PGD_SAT
-from bench.attacks.suite import Trial
+from bench.attacks.base import Attack
+from bench.attacks.pgd import FGSM_ATTACK, PGD_SAT
+from bench.attacks.trial import Trial
 from bench.norms import L2, LINF
 from bench.outcomes import FIRST_OF_LINEUP, SURVIVED, WRONG_UNATTACKED, Outcomes
 from bench.soundness import strength

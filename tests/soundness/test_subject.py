@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.attacks.first_order import FGSM_ATTACK, PGD, PGD_SAT
+from bench.attacks.pgd import FGSM_ATTACK, PGD, PGD_SAT
 from bench.attacks.prepare import prepared
-from bench.data import load
+from bench.data.load import load
 from bench.norms import LINF
 from bench.soundness.subject import WALK, Effort, NotRun, Subject, in_turns
 

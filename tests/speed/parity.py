@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.attacks.suite import Trial, plan
-from bench.data import load
-from bench.fit import fit
-from bench.method import compose
-from bench.recording import record
-from bench.runs import prepare
-from bench.store import Store
-from bench.target import of_checkpoint
+from bench.attacks.trial import Trial, plan
+from bench.data.load import load
+from bench.evaluation.network import of_checkpoint
+from bench.store.database import Store
+from bench.study.record import record
+from bench.training.fit import fit
+from bench.training.method import compose
+from bench.training.run import prepare
 
 SEEDS = (0, 1, 2)
 BUDGETS = (("Linf", Fraction("0.15")), ("L2", Fraction("0.5")), ("L2", Fraction("0.9")))

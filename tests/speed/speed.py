@@ -29,14 +29,16 @@ import torchattacks
 from torch import Tensor, nn
 
 from bench.attacks.prepare import prepared, search_model
-from bench.attacks.suite import Trial, plan
-from bench.data import Images, load
-from bench.evaluate import evaluate
-from bench.fit import fit
-from bench.method import compose
-from bench.models import Architecture, load_state, read_foreign
+from bench.attacks.trial import Trial, plan
+from bench.data.images import Images
+from bench.data.load import load
+from bench.evaluation.evaluate import evaluate
+from bench.models.architecture import Architecture, load_state
+from bench.models.foreign import read_foreign
 from bench.outcomes import Outcomes
-from bench.runs import prepare
+from bench.training.fit import fit
+from bench.training.method import compose
+from bench.training.run import prepare
 
 Result = TypeVar("Result")
 OUT = Path(__file__).parents[2] / "results" / "speed.md"

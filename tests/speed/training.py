@@ -2,10 +2,11 @@
 
     python tests/speed/training.py [METHOD ...] [--all] [--networks NAME ...]
 
-A step is a turn of `bench.train.train`'s own loop: batch, augmentation, targets, attack, losses, weights, averages and
-tally. Its passes are counted with hooks in one turn and then repeated by themselves, on copies of the networks. The
-plain loops tell again, in ordinary PyTorch, what the releases do in a step. Times are seconds of the processor, so that
-other work on the machine does not count; step, passes and plain loop take turns, and the best turn of each is taken.
+A step is a turn of the product's own loop (`bench/training/loop.py`): batch, augmentation, targets, attack, losses,
+weights, averages and tally. Its passes are counted with hooks in one turn and then repeated by themselves, on copies of
+the networks. The plain loops tell again, in ordinary PyTorch, what the releases do in a step. Times are
+seconds of the processor, so that other work on the machine does not count; step, passes and plain loop take turns, and
+the best turn of each is taken.
 The networks are untrained, the images noise: neither changes what a pass costs. Written to results/training-speed.md.
 """
 
@@ -26,15 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from bench.data import Images
-from bench.data.images import images_from_arrays
+from bench.data.images import Images, images_from_arrays
 from bench.errors import BenchError
-from bench.job import Job
-from bench.method import METHODS, compose
-from bench.models import Architecture, build
-from bench.runs import Parent, Run, prepare
-from bench.schedule import Schedule
-from bench.train import train
+from bench.models.architecture import Architecture, build
+from bench.training.loop import train
+from bench.training.method import METHODS, compose
+from bench.training.run import Parent, Run, prepare
+from bench.training.schedule import Schedule
+from bench.training.state import Job
 
 OUT = Path(__file__).parents[2] / "results" / "training-speed.md"
 USUAL = ("pgd-at", "trades", "rslad", "absld", "adr")
@@ -168,7 +168,7 @@ def bare(passes: Sequence[Pass], precision: str) -> Callable[[], None]:
 
 
 def optimizer_of(network: nn.Module, schedule: Schedule) -> torch.optim.SGD:
-    """As `bench.job` makes it."""
+    """As `bench.training.state` makes it."""
     return torch.optim.SGD(
         network.parameters(),
         lr=schedule.lr,

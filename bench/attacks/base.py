@@ -1,0 +1,76 @@
+"""What an attack is: a value that turns images into adversarial images."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple, Protocol, Self
+
+from torch import Tensor, nn
+
+from bench.norms import Norm
+from bench.randomness import Streams
+
+
+class Attributed(NamedTuple):
+    """The answer of an attack that knows of every image what became of it and what that took."""
+
+    adv: Tensor
+    """(B,C,H,W) adversarial images."""
+    by: Tensor
+    """(B,) int64, position in the line-up of the attack that found the image; -1 where none claims to have."""
+    forwards: Tensor | None = None
+    """(B,) int64, passes of each image through the model; None where the attack cannot tell."""
+    backwards: Tensor | None = None
+    """(B,) likewise."""
+
+
+class Passes(NamedTuple):
+    """Passes of one image through the model."""
+
+    forwards: int
+    backwards: int
+
+
+class Attack(Protocol):
+    """A frozen dataclass; its fields are what can be chosen about it and are hashed with `version`.
+
+    The model it is given is in eval mode and its parameters are frozen; every image that comes is classified
+    correctly. It answers as the model of the threat sees it: whether an image is broken is decided elsewhere.
+    Inherit from this class for the defaults below.
+    """
+
+    version: ClassVar[int] = 1
+    """Raised whenever a change of the code changes results."""
+    lineup: ClassVar[tuple[str, ...]] = ()
+    """Names of the attacks that it is made of; empty for an attack that is one."""
+    batch_dependent: ClassVar[bool] = False
+    """Whether an image's result depends on which others are in its batch; the batch size is hashed then."""
+    min_classes: ClassVar[int] = 2
+    """Classes that it needs at least."""
+    uses: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version changes results; their versions are hashed."""
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
+    ) -> Tensor | Attributed:
+        """Look for misclassified images near `x`.
+
+        Args:
+            model: pixels (B,C,H,W) in [0, 1] to logits (B,K).
+            x: (B,C,H,W) images in [0, 1]; left unchanged.
+            y: (B,) int64 true classes.
+            eps: radius of the ball, in the unit of x.
+            norm: geometry of the ball.
+            streams: randomness of each image; fork it by a name of your own before drawing. No other randomness.
+
+        Returns:
+            (B,C,H,W) detached images in [0, 1] within `eps` of `x`, for line-ups with who found them.
+        """
+        ...
+
+    def fitted(self, classes: int) -> Self:
+        """The attack as it is run on K classes, and as the fingerprint describes it."""
+        return self
+
+    def passes(self, classes: int) -> Passes:
+        """What an image costs that is not broken, as a forecast; zeros where it cannot be said."""
+        return Passes(0, 0)

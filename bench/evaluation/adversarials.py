@@ -1,0 +1,84 @@
+"""Keep the adversarial images that attacks find, as perturbations. One safetensors file per chunk and attack.
+
+    FOLDER/<checkpoint>/<attack>-<fingerprint>/<first sample>.safetensors
+
+The chunk is the unit that is done or not done, and its file is written before its outcomes are stored. So a kill costs
+the chunk in flight at most, whatever is stored has its images, and nothing has to be merged; a chunk that is done again
+writes the same file again. `bench.evaluation.evidence` reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bench.attacks.trial import Trial
+from bench.budget import show_eps
+from bench.data.images import Images
+from bench.errors import BadData
+from bench.files import write_whole
+from bench.fingerprint import canonical
+
+FORMAT = 1
+RECORD = "evenbench-adversarials"
+"""The metadata entry that says what a file holds."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes the adversarial images of one network, as `bench.evaluation.judge.Keep`.
+
+    Attributes:
+        folder: where.
+        images: what is attacked.
+        checkpoint_id: of the network.
+    """
+
+    folder: Path
+    images: Images
+    checkpoint_id: str
+
+    def __call__(self, trial: Trial, sample: npt.NDArray[np.uint32], delta: Tensor) -> None:
+        """Write a chunk, complete or not at all.
+
+        Args:
+            trial: what found them.
+            sample: (B,) row of each image in its split.
+            delta: (B,C,H,W) float32, what was added to the clean images; on the CPU.
+
+        Raises:
+            DiskFull: no space is left.
+            BadData: the place cannot be written.
+        """
+        about = {
+            "format": FORMAT,
+            "dataset": self.images.name,
+            "split": self.images.split,
+            "dataset_id": self.images.dataset_id,
+            "checkpoint_id": self.checkpoint_id,
+            "attack": trial.name,
+            "attack_id": trial.attack_id,
+            "spec": trial.spec,
+            "norm": trial.norm,
+            "eps": show_eps(trial.eps),
+        }
+        tensors = {"delta": delta.contiguous(), "sample": torch.from_numpy(sample.astype(np.int64))}
+        path = self.place(trial) / f"{int(sample.min()):08d}.safetensors"
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, partial, tensors, {RECORD: canonical(about)})
+        except (OSError, SafetensorError) as problem:
+            raise BadData(f"{path} cannot be written ({problem}); choose another --keep-adversarials") from None
+
+    def place(self, trial: Trial) -> Path:
+        """The folder of an attack's files."""
+        name = re.sub(r"[^\w.+=-]+", "-", trial.name).strip("-")
+        return self.folder / self.checkpoint_id / f"{name}-{trial.attack_id}"

@@ -1,0 +1,1 @@
+"""Reports: tables, figures, comparisons and verdicts, read from the store. No torch."""

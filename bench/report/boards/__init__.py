@@ -1,0 +1,46 @@
+"""Boards: which results may stand in one table, and the figures of each row.
+
+A board holds the entries that met the same samples under the same attack: one data set identity, one attack
+fingerprint. Whatever differs in either is another board. Accuracies are computed from the integer counts of the
+database's views, in class order, so that the same database gives the same bytes on every machine.
+
+    values.py    a board, its rows and their figures
+    sorting.py   the columns that rows can be sorted by
+    facts.py     what the database says of one checkpoint
+    reading.py   boards(store): the boards of a database
+"""
+
+from bench.report.boards.facts import EVERYTHING, Queryable, Scope
+from bench.report.boards.reading import STRONGEST, boards
+from bench.report.boards.sorting import SORTS
+from bench.report.boards.values import (
+    CLEAN,
+    DOUBTFUL,
+    NOT_RUN,
+    BestKnown,
+    Board,
+    Calibration,
+    Row,
+    Score,
+    arenas,
+    tell_apart,
+)
+
+__all__ = [
+    "CLEAN",
+    "DOUBTFUL",
+    "EVERYTHING",
+    "NOT_RUN",
+    "SORTS",
+    "STRONGEST",
+    "BestKnown",
+    "Board",
+    "Calibration",
+    "Queryable",
+    "Row",
+    "Scope",
+    "Score",
+    "arenas",
+    "boards",
+    "tell_apart",
+]

@@ -1,0 +1,1 @@
+"""Studies: what is to be trained and attacked, what of it is missing, and doing it."""

@@ -1,0 +1,1 @@
+"""Training: a recipe of five slots becomes a checkpoint."""

@@ -1,0 +1,52 @@
+"""The inner maximisation of adversarial training, with the choices in which papers differ made explicit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.attacks.ascent import ascend
+from bench.norms import LINF
+from bench.training.recipe import require_range
+from bench.training.values import Context, Reach
+
+
+@contextmanager
+def switched(model: nn.Module, training: bool) -> Iterator[None]:
+    """The model in train or eval mode for a while."""
+    was = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Projected gradient ascent while training."""
+
+    steps: int = 10
+    start: Literal["uniform", "gaussian"] = "uniform"
+    """Uniform in the ball, or 0.001 times a standard normal."""
+    mode: Literal["train", "eval"] = "eval"
+    """Mode of the model during the attack; in train mode BatchNorm uses and updates batch statistics."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        require_range(self, "steps", 0)
+
+    def __call__(self, ctx: Context, gain: Callable[[Tensor], Tensor], x: Tensor, reach: Reach) -> Tensor:
+        """Adversarial images (B,C,H,W) within reach of `x`, climbing `gain` (B,C,H,W) -> (B,)."""
+        streams = ctx.streams.fork("start")
+        if self.start == "uniform":
+            start = LINF.noise(streams, x, reach.eps)
+        else:
+            start = 0.001 * streams.normal(tuple(x.shape[1:]))
+        with switched(ctx.model, self.mode == "train"), torch.enable_grad():
+            return ascend(gain, x, reach.eps, reach.step, steps=self.steps, start=start)

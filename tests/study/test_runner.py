@@ -1,0 +1,239 @@
+"""Running a study: what is lacking is done once, to the same result in any number of processes."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bench.errors import BadStore, BenchError, DiskFull
+from bench.store.database import Store
+from bench.study import runner
+from bench.study.file import load_study
+from bench.study.plan import Cells
+from bench.study.runner import Report, run_study
+from bench.study.work import Judging, Training
+
+HEAD = """
+name = "runner"
+dataset = "digits"
+checks = "none"
+model = "convnet-2"
+eps = "0.15"
+attacks = ["fgsm", "pgd-sat"]
+n = 30
+train_n = 100
+batch_size = 12
+epochs = 1
+"""
+PAIR = """
+[entries.rslad]
+teacher = "wide"
+[entries.wide]
+method = "pgd-at"
+model = "convnet-3"
+evaluate = false
+"""
+ALL = """
+SELECT method, model, attack, attack_id, sample, label, predicted, o.correct, confidence, broken_by
+FROM outcomes o JOIN evaluations USING (evaluation_id) JOIN checkpoints USING (checkpoint_id)
+JOIN attacks a(attack_id, attack) USING (attack_id) ORDER BY ALL
+"""
+
+
+class Inline:
+    """A pool that does each unit where it is handed out."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def progress(self) -> dict[int, float]:
+        return {0: 1.0}
+
+    def submit(self, key: int, unit: Any, *, saves: bool = False) -> Future[Any]:
+        assert saves is isinstance(unit, Training)
+        future: Future[Any] = Future()
+        try:
+            future.set_result(unit.run(lambda share: None, lambda: False))
+        except Exception as problem:
+            future.set_exception(problem)
+        return future
+
+
+class Shown:
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+        self.shares: list[float] = []
+        self.lines: list[str] = []
+
+    def plan(self, total: float) -> None:
+        self.totals.append(total)
+
+    def advance(self, done: float, doing: str) -> None:
+        self.shares.append(done / self.totals[-1] if self.totals[-1] else 1.0)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "Pool", Inline)
+
+    def made(entries: str, name: str = "b") -> Cells:
+        path = tmp_path / "s.toml"
+        path.write_text(HEAD + entries)
+        return Cells(load_study(path), Store(tmp_path / f"{name}.duckdb"), tmp_path / name)
+
+    return made
+
+
+def run(cells: Cells, workers: int = 1) -> tuple[Report, Shown]:
+    shown = Shown()
+    return run_study(cells, workers, shown), shown
+
+
+def outcomes(cells: Cells) -> pd.DataFrame:
+    return cells.store.query(ALL)
+
+
+def test_everything_is_done_once(study):
+    first, shown = run(study(PAIR))
+    assert (first.trained, first.judged, first.failures) == (2, 9, [])
+    assert shown.shares[-1] == pytest.approx(1)
+    cells = study(PAIR)
+    stored = outcomes(cells)
+    assert len(stored) == 3 * 30
+    assert not stored.duplicated(["attack", "sample"]).any()
+    assert list(cells.store.query("SELECT method, attack, n FROM summary ORDER BY attack").itertuples(index=False)) == [
+        ("rslad", "clean", 30),
+        ("rslad", "fgsm", 30),
+        ("rslad", "pgd-sat", 30),
+    ]
+    before = cells.store.path.read_bytes()
+    second, _ = run(cells)
+    assert (second.trained, second.judged, second.failures) == (0, 0, [])
+    pd.testing.assert_frame_equal(outcomes(cells), stored)
+    assert len(cells.store.path.read_bytes()) == len(before)
+
+
+def test_a_judged_network_is_checked_once_and_anew_when_more_was_judged(study):
+    def checked(**changes: object) -> tuple[int, int]:
+        cells = study(PAIR)
+        cells.study = replace(cells.study, checks="default", **changes)
+        cells.trials = cells.study.trials()
+        report, _ = run(cells)
+        assert report.failures == []
+        return report.checked, cells.store.rows("SELECT count(*) FROM checks")[0][0]
+
+    assert run(study(PAIR))[0].checked == 0  # where none are asked for
+    once, verdicts = checked()
+    assert once == 1
+    assert verdicts > 20
+    assert checked() == (0, verdicts)
+    assert checked(attacks=["fgsm", "pgd-sat", "cw"]) == (1, verdicts)
+
+
+def test_real_workers_come_to_the_same_outcomes_as_none(study, monkeypatch):
+    run(study(PAIR, "inline"))
+    monkeypatch.undo()
+    cells = study(PAIR, "workers")
+    report, _ = run(cells, workers=2)
+    assert (report.trained, report.judged, report.failures) == (2, 9, [])
+    pd.testing.assert_frame_equal(outcomes(cells), outcomes(study(PAIR, "inline")))
+
+
+def test_a_failure_stops_what_depends_on_it_and_nothing_else(study):
+    cells = study(PAIR + 'set = { "schedule.lr" = 1e38, "schedule.batch_size" = 16 }\n[entries.natural]\n')
+    report, shown = run(cells)
+    assert [line.split(": ")[0] for line in report.failures] == ["wide (seed 0)", "rslad (seed 0)"]
+    assert "loss became NaN" in report.failures[0]
+    assert report.failures[1] == "rslad (seed 0): its teacher wide (seed 0) failed"
+    assert set(cells.store.query("SELECT method FROM summary")["method"]) == {"natural"}
+    assert shown.shares[-1] == pytest.approx(1)
+
+
+def test_a_unit_that_fails_otherwise_fails_its_cell_only(study, monkeypatch):
+    judge = Judging.run
+
+    def sometimes(self, report, stop):
+        if self.trial.name == "fgsm" and self.path.name.startswith("natural"):
+            raise RuntimeError("out of luck")
+        return judge(self, report, stop)
+
+    monkeypatch.setattr(Judging, "run", sometimes)
+    cells = study("[entries.natural]\n[entries.pgd-at]\n")
+    report, _ = run(cells)
+    assert report.failures == ["natural (seed 0): RuntimeError: out of luck"]
+    found = cells.store.query("SELECT method, attack FROM summary")
+    assert len(found[found["method"] == "pgd-at"]) == 3
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "Pool", Inline)
+    again, _ = run(study("[entries.natural]\n[entries.pgd-at]\n"))
+    assert (again.trained, again.failures) == (0, [])
+    assert len(cells.store.query("SELECT 1 FROM summary")) == 6
+
+
+def test_a_lost_checkpoint_is_trained_again_only_when_needed_with_its_teachers(study):
+    chain = PAIR.replace('method = "pgd-at"', 'method = "rslad"\nteacher = "root"') + (
+        '[entries.root]\nmethod = "pgd-at"\nmodel = "convnet-4"\nevaluate = false\n'
+    )
+    cells = study(chain)
+    run(cells)
+    before = outcomes(cells)
+    for path in (cells.out / "checkpoints").iterdir():
+        path.unlink()
+    report, _ = run(study(chain))
+    assert (report.trained, report.judged) == (0, 0)
+    more = study(chain.replace('teacher = "wide"', 'teacher = "wide"\nseeds = [0, 1]'))
+    report, _ = run(more)
+    assert (report.trained, report.judged, report.failures) == (3, 9, [])  # root, wide, and rslad with seed 1
+    assert len(outcomes(more)) == 2 * len(before)
+
+
+def test_what_the_evaluator_remarks_is_told_with_the_cell(study, monkeypatch):
+    judge = Judging.run
+    monkeypatch.setattr(Judging, "run", lambda self, *rest: (judge(self, *rest)[0], ["looks odd"]))
+    _, shown = run(study("[entries.natural]\n"))
+    assert "natural (seed 0): looks odd" in shown.lines
+
+
+@pytest.mark.parametrize("problem", [DiskFull("no space left"), BadStore("read-only")])
+def test_a_store_that_takes_no_more_stops_the_run(study, monkeypatch, problem):
+    cells = study("[entries.natural]\n[entries.pgd-at]\n")
+    add, calls = Store.add_missing, []
+
+    def full(self, number, chunk):
+        calls.append(number)
+        if len(calls) > 2:
+            raise problem
+        add(self, number, chunk)
+
+    monkeypatch.setattr(Store, "add_missing", full)
+    with pytest.raises(type(problem), match=str(problem)):
+        run(cells)
+    assert len(calls) == 3
+    assert len(cells.store.query("FROM chunks")) == 2
+    monkeypatch.setattr(Store, "add_missing", add)
+    report, _ = run(study("[entries.natural]\n[entries.pgd-at]\n"))
+    assert report.judged == 18 - 2
+    assert len(outcomes(cells)) == 2 * 3 * 30
+
+
+def test_a_killed_worker_is_told_in_words(study, monkeypatch):
+    def killed(self, report, stop):
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+
+    monkeypatch.setattr(Judging, "run", killed)
+    with pytest.raises(BenchError, match="a worker process was killed"):
+        run(study("[entries.natural]\n"))
