@@ -10,13 +10,13 @@ from bench.attacks.pgd import FGSM, PGD
 from bench.attacks.trial import CLEAN, Trial
 from bench.errors import OutOfBudget
 from bench.evaluation.evaluate import evaluate
-from bench.soundness import under_test
+from bench.soundness import attacks
 from bench.soundness.run import run_checks
 
 from .conftest import EPS
 from .impostors import Backwards, Forgetful, Lazy, Overshooting
 
-ALL = (under_test.budget, under_test.attack_moves, under_test.attack_strength, under_test.silent_success)
+ALL = (attacks.budget, attacks.attack_moves, attacks.attack_strength, attacks.silent_success)
 
 
 def run(net, images, attack, eps=EPS):
