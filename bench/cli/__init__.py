@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from bench.cli import making, reading, registries
+from bench.cli import evaluation, reading, registries, study, training
 from bench.cli.console import Stopped
 from bench.errors import BenchError
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (making, reading, registries):
+for module in (study, training, evaluation, reading, registries):
     module.register(app)
 
 

@@ -48,48 +48,49 @@ def stdout() -> Console:
 
 
 @dataclass
-class Progress:
-    """A bar with the share done, the time left and what is being done; plain lines where there is no terminal.
-
-    The time left is what the rest takes at the speed since the first report. How much there is to do may change as more
-    is known of it.
-    """
+class TerminalProgress:
+    """A bar with the share done, the time left and what is being done; plain lines where there is no terminal."""
 
     bar: Bar
     task: TaskID
-    total: float = 0.0
     said: int = -1
-    first: tuple[float, float] | None = None
-    """When, and at how much done, progress was first told."""
 
-    def plan(self, total: float) -> None:
-        """How much there is to do."""
-        self.total = total
-
-    def advance(self, done: float, doing: str) -> None:
-        """How much is done, and what is being done."""
-        share = min(1.0, done / self.total) if self.total else 1.0
-        left = self.left(done)
+    def show(self, share: float, left: float | None, doing: str) -> None:
+        """Show which share is done, in [0, 1], and how many seconds the rest will take, where that can be said."""
         told = "" if left is None else f"{timedelta(seconds=round(left))} left"
         self.bar.update(self.task, completed=share, left=told, description=doing)
-        if not self.bar.console.is_terminal and int(10 * share) != self.said:
-            self.said = int(10 * share)
+        tenth = -1 if left is None else int(10 * share)
+        if not self.bar.console.is_terminal and tenth != self.said:
+            self.said = tenth
             self.say(", ".join(part for part in (f"{share:4.0%} done", told, doing) if part))
-
-    def left(self, done: float) -> float | None:
-        """Seconds that the rest will take; None before that can be said."""
-        now = time.monotonic()
-        self.first = self.first or (now, done)
-        since, gained = now - self.first[0], done - self.first[1]
-        return since * max(0.0, self.total - done) / gained if since and gained > 0 else None
 
     def say(self, line: str) -> None:
         """A line to keep."""
         self.bar.console.print(line, markup=False, soft_wrap=True)
 
 
+@dataclass
+class Steps:
+    """How long work will take whose steps are all alike, by those since it was first asked.
+
+    Attributes:
+        begun: when it was first asked, by the monotonic clock.
+        before: how many steps were done by then.
+    """
+
+    begun: float | None = None
+    before: int = 0
+
+    def left(self, done: int, total: int) -> float | None:
+        """Seconds that the rest will take; None before that can be said."""
+        now = time.monotonic()
+        if self.begun is None:
+            self.begun, self.before = now, done
+        return (now - self.begun) * (total - done) / (done - self.before) if done > self.before else None
+
+
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> Iterator[TerminalProgress]:
     """Show progress for a while."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
@@ -104,4 +105,4 @@ def progress() -> Iterator[Progress]:
     )
     bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
     with bar:
-        yield Progress(bar, bar.add_task("", total=1.0, left=""))
+        yield TerminalProgress(bar, bar.add_task("", total=1.0, left=""))

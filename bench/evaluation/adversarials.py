@@ -37,13 +37,22 @@ class Keeper:
 
     Attributes:
         folder: where.
-        images: what is attacked.
         checkpoint_id: of the network.
+        dataset: name of the data.
+        split: of them.
+        dataset_id: identity of the samples.
     """
 
     folder: Path
-    images: Images
     checkpoint_id: str
+    dataset: str
+    split: str
+    dataset_id: str
+
+    @classmethod
+    def of(cls, folder: Path, images: Images, checkpoint_id: str) -> Keeper:
+        """The keeper of a network that is attacked on some images."""
+        return cls(folder, checkpoint_id, images.name, images.split, images.dataset_id)
 
     def __call__(self, trial: Trial, sample: npt.NDArray[np.uint32], delta: Tensor) -> None:
         """Write a chunk, complete or not at all.
@@ -59,9 +68,9 @@ class Keeper:
         """
         about = {
             "format": FORMAT,
-            "dataset": self.images.name,
-            "split": self.images.split,
-            "dataset_id": self.images.dataset_id,
+            "dataset": self.dataset,
+            "split": self.split,
+            "dataset_id": self.dataset_id,
             "checkpoint_id": self.checkpoint_id,
             "attack": trial.name,
             "attack_id": trial.attack_id,

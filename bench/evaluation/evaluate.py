@@ -1,12 +1,9 @@
-"""The judge: attacks a model chunk by chunk and says what became of every image.
-
-The attack only proposes images. Here they are held against the budget and classified again in fp32, and that decides.
-"""
+"""Evaluation: a model is attacked with every trial, chunk by chunk, and judged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +15,7 @@ from bench.attacks.trial import Trial
 from bench.data.images import Images
 from bench.errors import BadData, BadOption
 from bench.evaluation.batching import USUAL, CudaGauge, Room, images_that_fit
-from bench.evaluation.judge import Chunk, Keep, check_pixels, judge, logits_of
+from bench.evaluation.judge import Case, Chunk, Keep, check_pixels, ignored, judge, logits_of
 from bench.evaluation.random_models import FEW, STEADY, unsteadiness
 from bench.outcomes import COLUMNS, Outcomes
 
@@ -33,25 +30,21 @@ def evaluate(
     *,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
-    done: Callable[[Trial], Collection[int]] = lambda trial: (),
-    report: Callable[[Trial, float, int], None] = lambda trial, samples, total: None,
-    notice: Callable[[str], None] = lambda line: None,
-    keep: Keep | None = None,
+    report: Callable[[Trial, float, int], None] = ignored,
+    notice: Callable[[str], None] = ignored,
+    keep: Keep = ignored,
 ) -> Iterator[tuple[Trial, Outcomes]]:
     """Attack the model with every trial in turn and yield the outcomes of each chunk as soon as they are known.
 
-    Chunks are the same runs of images whatever was done before, so that a killed evaluation goes on as it would have
-    gone. Where memory runs out, a chunk is worked on in parts. The model is moved to `device`; its modes and flags are
-    as they were whenever this generator has yielded.
+    Where memory runs out, a chunk is worked on in parts. The model is moved to `device`; its modes and flags are as
+    they were whenever this generator has yielded.
 
     Args:
         model: pixels (B,C,H,W) in [0, 1] to logits (B,K).
         images: what it is judged on.
         trials: what it is judged by.
-        batch_size: images per chunk, unless the trial's own result depends on it; None for as many as fit on a GPU,
-            and 250 elsewhere.
+        batch_size: images per chunk, unless the trial's own result depends on it; None for `usual_batch`.
         device: where to compute.
-        done: the samples of a trial that are known already and left out.
         report: hears of a trial how many of its samples are done, a fraction of a chunk by estimate, and of how many.
         notice: hears a line about a model that can be judged but looks wrong; once each.
         keep: takes the adversarial images.
@@ -72,29 +65,44 @@ def evaluate(
     def search() -> nn.Module:
         return search_model(model, probe)
 
-    if batch_size is None:
-        measurable = probe.device.type == "cuda" and search() is not model  # else nobody knows what a pass would do
-        batch_size = images_that_fit(search(), probe, CudaGauge(probe.device)) if measurable else USUAL
-    room = Room()
+    size, room, remarked = batch_size or usual_batch(model, images, device), Room(), once(notice)
+    for trial in trials:
+        for rows in chunks(np.zeros(len(images), bool), trial.batch_size or size):
+            x, y = images.batch(rows, device=device)
+            case = Case(
+                model,
+                Chunk(x, y, images.sample[rows], images.classes),
+                trial,
+                search=search() if trial.attack else None,
+                tick=_within(report, trial, rows, len(images)),
+                notice=remarked,
+                keep=keep,
+            )
+            yield trial, in_parts(case, room)
+            report(trial, rows[-1] + 1, len(images))
+
+
+def usual_batch(model: nn.Module, images: Images, device: torch.device | str) -> int:
+    """How many images a chunk has where nobody says: as many as are seen to fit on a GPU, and 250 elsewhere."""
+    probe, _ = images.batch(slice(0, PROBE), device=device)
+    if probe.device.type != "cuda":
+        return USUAL
+    search = search_model(model.to(device), probe)
+    if search is model:  # nobody knows what a pass through it would do
+        return USUAL
+    return images_that_fit(search, probe, CudaGauge(probe.device))
+
+
+def once(notice: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes every line on, but none twice."""
     said: set[str] = set()
 
-    def once(line: str) -> None:
+    def remarked(line: str) -> None:
         if line not in said:
             said.add(line)
             notice(line)
 
-    for trial in trials:
-        known = np.isin(images.sample, np.fromiter(done(trial), np.int64))
-        count = int(known.sum())
-        for rows in chunks(known, trial.batch_size or batch_size):
-            x, y = images.batch(rows, device=device)
-            chunk = Chunk(x, y, images.sample[rows], images.classes)
-            tick = partial(_report_within, report, trial, count, len(rows), len(images))
-            seen = model if trial.attack is None else search()
-            outcomes = _judged(model, seen, chunk, trial, room, tick, once, keep)
-            count += len(rows)
-            yield trial, outcomes
-            report(trial, count, len(images))
+    return remarked
 
 
 def answers_vary(model: nn.Module, images: Images, device: torch.device | str = "cpu") -> bool:
@@ -111,40 +119,22 @@ def answers_vary(model: nn.Module, images: Images, device: torch.device | str = 
         return unsteadiness(lambda pixels: logits_of(model, pixels, images.classes), x) > STEADY
 
 
-def _judged(
-    model: nn.Module,
-    seen: nn.Module,
-    chunk: Chunk,
-    trial: Trial,
-    room: Room,
-    tick: Callable[[float], None],
-    notice: Callable[[str], None],
-    keep: Keep | None,
-) -> Outcomes:
+def in_parts(case: Case, room: Room) -> Outcomes:
     """The outcomes of a chunk, judged in as many parts as memory demands."""
-    total = len(chunk.y)
 
     def part(rows: slice) -> Outcomes:
-        some = Chunk(chunk.x[rows], chunk.y[rows], chunk.sample[rows], chunk.classes)
-        with prepared(model):
-            return judge(
-                model,
-                some,
-                trial,
-                search=seen,
-                tick=lambda share: tick((rows.start + share * len(some.y)) / total),
-                notice=notice,
-                keep=keep,
-            )
+        with prepared(case.model):
+            return judge(case.part(rows))
 
-    if trial.batch_size is None:
+    total = len(case.chunk.y)
+    if case.trial.batch_size is None:
         return joined(room.fill(total, part))
     try:
         return part(slice(0, total))
     except torch.OutOfMemoryError as problem:
         raise BadOption(
-            f"the device runs out of memory with {total} images at a time, and the result of {trial.name!r} depends on "
-            "how many there are; ask for fewer with --batch-size"
+            f"the device runs out of memory with {total} images at a time, and the result of {case.trial.name!r} "
+            "depends on how many there are; ask for fewer with --batch-size"
         ) from problem
 
 
@@ -156,10 +146,11 @@ def joined(parts: Sequence[Outcomes]) -> Outcomes:
     return Outcomes(**columns, seconds=sum(part.seconds for part in parts))
 
 
-def _report_within(
-    report: Callable[[Trial, float, int], None], trial: Trial, count: int, rows: int, total: int, share: float
-) -> None:
-    report(trial, count + share * rows, total)
+def _within(
+    report: Callable[[Trial, float, int], None], trial: Trial, rows: npt.NDArray[np.intp], total: int
+) -> Callable[[float], None]:
+    """Tells the share of a chunk as a number of samples."""
+    return lambda share: report(trial, rows[0] + share * len(rows), total)
 
 
 def chunks(known: npt.NDArray[np.bool_], size: int) -> Iterator[npt.NDArray[np.intp]]:

@@ -26,7 +26,7 @@ from bench.randomness import Streams
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")
 
 
-class Found(NamedTuple):
+class Gathered(NamedTuple):
     """What a file holds.
 
     Attributes:
@@ -39,9 +39,9 @@ class Found(NamedTuple):
     images: Tensor
     perturbations: bool
 
-    def select(self, rows: npt.NDArray[np.intp]) -> Found:
+    def select(self, rows: npt.NDArray[np.intp]) -> Gathered:
         """Some of them."""
-        return Found(self.sample[rows], self.images[torch.from_numpy(rows)], self.perturbations)
+        return Gathered(self.sample[rows], self.images[torch.from_numpy(rows)], self.perturbations)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Evidence(Attack):
     sha256: str
 
     @classmethod
-    def of(cls, found: Found) -> Evidence:
+    def of(cls, found: Gathered) -> Evidence:
         """The attack that proposes what was found."""
         found = found.select(np.argsort(found.sample))
         digest = hashlib.sha256(f"{found.images.dtype} {tuple(found.images.shape)} {found.perturbations}".encode())
@@ -69,9 +69,9 @@ class Evidence(Attack):
         return evidence
 
     @property
-    def found(self) -> Found:
+    def found(self) -> Gathered:
         """The images, by ascending sample."""
-        found: Found = self.__dict__["_found"]
+        found: Gathered = self.__dict__["_found"]
         return found
 
     def covers(self, images: Images) -> int:
@@ -93,7 +93,7 @@ class Evidence(Attack):
 
 
 def evidence_in(path: Path, images: Images) -> Evidence:
-    """The adversarial images in a file, or in an attack's folder as `bench.evaluation.adversarials` makes it.
+    """The adversarial images in a file, or in an attack's folder as `adversarials.py` makes it.
 
     A file holds images (N,C,H,W), float in [0, 1] or uint8, under any name if there is no other array of four
     dimensions, else as `images`; beside it may be `sample`, the row of each in the data set's split. Without it, the
@@ -121,15 +121,15 @@ def evidence_in(path: Path, images: Images) -> Evidence:
     return evidence
 
 
-def joined(parts: list[Found], path: Path) -> Found:
+def joined(parts: list[Gathered], path: Path) -> Gathered:
     """The files of a folder as one; of a sample that is in more than one, the first counts."""
     if not all(part.perturbations for part in parts):
         raise BadData(f"{path} holds files that --keep-adversarials did not write; name a single file of images")
-    whole = Found(np.concatenate([part.sample for part in parts]), torch.cat([part.images for part in parts]), True)
+    whole = Gathered(np.concatenate([part.sample for part in parts]), torch.cat([part.images for part in parts]), True)
     return whole.select(np.unique(whole.sample, return_index=True)[1])
 
 
-def read(path: Path, images: Images) -> Found:
+def read(path: Path, images: Images) -> Gathered:
     """What one file holds.
 
     Raises:
@@ -150,7 +150,7 @@ def read(path: Path, images: Images) -> Found:
             f"{path} holds images of shape {tuple(pixels.shape[1:])}, {images.name} has {images.shape}; choose images "
             "of these data"
         )
-    return Found(samples(path, arrays, len(pixels), images), pixels, bool(record))
+    return Gathered(samples(path, arrays, len(pixels), images), pixels, bool(record))
 
 
 def loaded(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
@@ -170,7 +170,7 @@ def loaded(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
 
 
 def kept(path: Path, arrays: Mapping[str, Tensor], record: Mapping[str, Any], images: Images) -> Tensor:
-    """The perturbations of a file that `bench.evaluation.adversarials` wrote.
+    """The perturbations of a file that `adversarials.py` wrote.
 
     Raises:
         BadData: by a newer version, of other data, or damaged.

@@ -1,4 +1,7 @@
-"""Judging one chunk of images: attack, hold what comes back against the budget, classify it again."""
+"""The judge: what becomes of one chunk of images under one trial.
+
+The attack only proposes images. Here they are held against the budget and classified again in fp32, and that decides.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -47,19 +51,15 @@ Keep = Callable[[Trial, npt.NDArray[np.uint32], Tensor], None]
 """Takes of a trial some samples (B,) and their perturbations (B,C,H,W), float32 on the CPU."""
 
 
-def judge(
-    model: nn.Module,
-    chunk: Chunk,
-    trial: Trial,
-    *,
-    search: nn.Module | None = None,
-    tick: Callable[[float], None] = lambda share: None,
-    notice: Callable[[str], None] = lambda line: None,
-    keep: Keep | None = None,
-) -> Outcomes:
-    """Attack what is classified correctly and classify it again; see `evaluate`.
+def ignored(*_: object) -> None:
+    """Take no notice: what hears of a case where nobody wants to know."""
 
-    Args:
+
+@dataclass(frozen=True)
+class Case:
+    """One trial of one chunk.
+
+    Attributes:
         model: frozen and in eval mode; it decides.
         chunk: the images.
         trial: the attack, None for none.
@@ -68,45 +68,52 @@ def judge(
         notice: hears a line about a model that looks wrong.
         keep: takes the adversarial images.
     """
-    plain = trial.eot == trial.votes == 1
-    with nullcontext() if plain else seeded(trial.seed, int(chunk.sample[0])):
-        return _judge(model, chunk, trial, search or model, tick, notice, keep)
+
+    model: nn.Module
+    chunk: Chunk
+    trial: Trial
+    search: nn.Module | None = None
+    tick: Callable[[float], None] = ignored
+    notice: Callable[[str], None] = ignored
+    keep: Keep = ignored
+
+    def part(self, rows: slice) -> Case:
+        """The case of some of its images, which reports its share as one of the whole."""
+        x, y, sample, classes = self.chunk
+        some, total = Chunk(x[rows], y[rows], sample[rows], classes), len(y)
+        return replace(self, chunk=some, tick=lambda share: self.tick((rows.start + share * len(some.y)) / total))
+
+    @property
+    def decides(self) -> nn.Module:
+        """What classifies: the model, or the majority of its answers."""
+        return Voting(self.model, self.trial.votes) if self.trial.votes > 1 else self.model
 
 
-def _judge(
-    model: nn.Module,
-    chunk: Chunk,
-    trial: Trial,
-    search: nn.Module,
-    tick: Callable[[float], None],
-    notice: Callable[[str], None],
-    keep: Keep | None,
-) -> Outcomes:
+def judge(case: Case) -> Outcomes:
+    """Attack what is classified correctly and classify it again; see `evaluate`."""
+    plain = case.trial.eot == case.trial.votes == 1
+    with nullcontext() if plain else seeded(case.trial.seed, int(case.chunk.sample[0])):
+        return _judged(case)
+
+
+def _judged(case: Case) -> Outcomes:
     started = time.perf_counter()
+    chunk, trial, decides = case.chunk, case.trial, case.decides
     check_pixels(chunk)
-    decides = Voting(model, trial.votes) if trial.votes > 1 else model
     logits = logits_of(decides, chunk.x, chunk.classes)
     if looks_like_probabilities(logits):
-        notice("the model seems to return probabilities; attacks need the logits before the softmax to be trusted")
+        case.notice("the model seems to return probabilities; attacks need the logits before the softmax to be trusted")
     right = (logits.argmax(1) == chunk.y).nonzero()[:, 0]
     judged, broken_by = logits.clone(), torch.where(logits.argmax(1) == chunk.y, SURVIVED, WRONG_UNATTACKED)
     forwards, backwards = torch.full_like(chunk.y, trial.votes), torch.zeros_like(chunk.y)
     if trial.attack is not None and len(right):
-        target = Chunk(chunk.x[right], chunk.y[right], chunk.sample[right.cpu().numpy()], chunk.classes)
-        expected = len(right) * trial.attack.passes(chunk.classes).forwards or math.inf
-        meter = metered(search, model, trial, lambda forwards: tick(min(1.0, forwards / expected)))
-        answer = attacked(meter, target, trial)
-        if blind := int(meter.blind):
-            notice(
-                f"{trial.name}: {blind} of {meter.backwards} gradients were NaN or infinite and showed the attack no "
-                "way; its figures are too high, mend the model"
-            )
+        attacked = Chunk(chunk.x[right], chunk.y[right], chunk.sample[right.cpu().numpy()], chunk.classes)
+        answer = searched(replace(case, chunk=attacked))
         judged[right] = logits_of(decides, answer.adv, chunk.classes)
-        broken_by[right] = torch.where(judged[right].argmax(1) == target.y, SURVIVED, FIRST_OF_LINEUP + answer.by)
-        forwards[right] += trial.votes + trial.eot * shares(answer.forwards, meter.forwards, target.y)
-        backwards[right] += trial.eot * shares(answer.backwards, meter.backwards, target.y)
-        if keep is not None:
-            keep(trial, target.sample, (answer.adv - target.x).cpu())
+        broken_by[right] = torch.where(judged[right].argmax(1) == attacked.y, SURVIVED, FIRST_OF_LINEUP + answer.by)
+        forwards[right] += trial.votes + trial.eot * answer.forwards
+        backwards[right] += trial.eot * answer.backwards
+        case.keep(trial, attacked.sample, (answer.adv - attacked.x).cpu())
     predicted = judged.argmax(1)  # of equal logits the softmax may round another one up
     confidence = judged.softmax(1).gather(1, predicted[:, None])[:, 0]
     return Outcomes(
@@ -119,6 +126,43 @@ def _judge(
         forwards=forwards.cpu().numpy(),
         backwards=backwards.cpu().numpy(),
         seconds=time.perf_counter() - started,
+    )
+
+
+class Answer(NamedTuple):
+    """What an attack made of the images that it was given.
+
+    Attributes:
+        adv: (B,C,H,W) within the budget.
+        by: (B,) int64 position in the line-up that a break is credited to.
+        forwards: (B,) int64 passes of each image.
+        backwards: (B,) int64 likewise.
+    """
+
+    adv: Tensor
+    by: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+
+def searched(case: Case) -> Answer:
+    """What the attack of a case makes of its images, which are all right unattacked."""
+    chunk, trial = case.chunk, case.trial
+    passes = trial.attack.passes(chunk.classes).forwards if trial.attack else 0
+    expected = len(chunk.y) * passes or math.inf
+    search = case.model if case.search is None else case.search
+    meter = metered(search, case.model, trial, lambda forwards: case.tick(min(1.0, forwards / expected)))
+    answer = attacked(meter, chunk, trial)
+    if blind := int(meter.blind):
+        case.notice(
+            f"{trial.name}: {blind} of {meter.backwards} gradients were NaN or infinite and showed the attack no "
+            "way; its figures are too high, mend the model"
+        )
+    return Answer(
+        answer.adv,
+        answer.by,
+        shares(answer.forwards, meter.forwards, chunk.y),
+        shares(answer.backwards, meter.backwards, chunk.y),
     )
 
 

@@ -1,14 +1,14 @@
-"""What can be evaluated: our checkpoints, a function that returns a network, or foreign weights of a known network."""
+"""What can be evaluated: our checkpoints, a network that a user's function returns, foreign weights in one of ours."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,25 +24,59 @@ from bench.training.checkpoint import Checkpoint, read, weights_id
 from bench.training.run import Parent, recipe_id
 
 
+class Origin(Protocol):
+    """Where a network comes from, as a value that pickles; a `Parent`, which is a file, is one."""
+
+    def network(self) -> nn.Module:
+        """The frozen network, pixels in [0, 1] to logits."""
+
+    def __hash__(self) -> int:
+        """It is a value."""
+
+
 @dataclass(frozen=True)
-class Target:
-    """Something to evaluate.
+class InMemory:
+    """A network that is there already; it pickles where its class does."""
+
+    module: nn.Module
+
+    def network(self) -> nn.Module:
+        """The network."""
+        return self.module
+
+
+@dataclass(frozen=True)
+class Network:
+    """Something to evaluate, as a value: what the store keeps of it, and where it comes from.
 
     Attributes:
         row: what the store keeps of it.
         epochs: class vectors of its training; empty when unknown.
-        network: makes the frozen network, pixels in [0, 1] to logits.
+        origin: where it comes from.
         eps: radius it was trained for, exact text; "" when unknown.
     """
 
     row: CheckpointRow
     epochs: tuple[EpochRow, ...]
-    network: Callable[[], nn.Module]
+    origin: Origin
     eps: str = ""
 
+    def module(self) -> nn.Module:
+        """The frozen network, pixels in [0, 1] to logits; a process that asks again gets the same one.
 
-def of_checkpoint(checkpoint: Checkpoint) -> Target:
-    """One of our checkpoints."""
+        Raises:
+            BadCheckpoint: its file is missing, damaged, or no longer what it was.
+        """
+        return _module(self.origin)
+
+
+@lru_cache(maxsize=2)
+def _module(origin: Origin) -> nn.Module:
+    return origin.network()
+
+
+def of_checkpoint(checkpoint: Checkpoint, path: Path) -> Network:
+    """One of our checkpoints, which lies at `path`."""
     run = checkpoint.run
     teachers = run["teachers"]
     row = CheckpointRow(
@@ -63,7 +97,8 @@ def of_checkpoint(checkpoint: Checkpoint) -> Target:
         schedule=canonical(run["schedule"]),
         provenance=canonical({"data": run["data"], "teachers": teachers, "versions": dict(checkpoint.versions)}),
     )
-    return Target(row, epoch_rows(checkpoint.history), checkpoint.network, run["schedule"]["eps"])
+    origin = Parent(checkpoint.checkpoint_id, row.recipe_id, path)
+    return Network(row, epoch_rows(checkpoint.history), origin, run["schedule"]["eps"])
 
 
 def epoch_rows(history: list[dict[str, Any]]) -> tuple[EpochRow, ...]:
@@ -82,7 +117,7 @@ def epoch_rows(history: list[dict[str, Any]]) -> tuple[EpochRow, ...]:
     )
 
 
-def foreign(method: str, model: str, identity: str, provenance: Any, network: Callable[[], nn.Module]) -> Target:
+def foreign(method: str, model: str, identity: str, provenance: Any, origin: Origin) -> Network:
     """A network of which only the weights are known."""
     row = CheckpointRow(
         checkpoint_id=identity,
@@ -102,10 +137,10 @@ def foreign(method: str, model: str, identity: str, provenance: Any, network: Ca
         schedule="{}",
         provenance=canonical(provenance),
     )
-    return Target(row, (), network)
+    return Network(row, (), origin)
 
 
-def of_function(path: Path, function: str) -> Target:
+def of_function(path: Path, function: str) -> Network:
     """The `nn.Module` that a function in a user's file returns.
 
     Raises:
@@ -113,7 +148,7 @@ def of_function(path: Path, function: str) -> Target:
     """
     if not path.is_file():
         raise BadModel(f"no file {path}; give file.py:function, the function returning an nn.Module on [0,1] pixels")
-    spec = importlib.util.spec_from_file_location(f"evenbench_target_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"evenbench_network_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise BadModel(f"{path} is no Python file; give file.py:function")
     module = importlib.util.module_from_spec(spec)
@@ -136,24 +171,26 @@ def of_function(path: Path, function: str) -> Target:
     kind = type(network).__qualname__
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     about = {"source": source, "function": function, "class": kind}
-    return foreign(f"{path.name}:{function}", kind, weights_id(network.state_dict(), about), about, lambda: network)
+    return foreign(f"{path.name}:{function}", kind, weights_id(network.state_dict(), about), about, InMemory(network))
 
 
-def of_foreign(path: Path, model: str, classes: int, channels: int) -> Target:
+def of_foreign(path: Path, model: str, classes: int, channels: int) -> Parent:
     """A state dict of another project, in one of our networks.
 
     Raises:
         UnknownName: no such network.
-        BadCheckpoint: the weights do not fit it.
+        BadCheckpoint: no such file, or the weights do not fit the network.
     """
+    if not path.is_file():
+        raise BadCheckpoint(f"no weights at {path}; name a file written by torch.save or safetensors")
     architecture = Architecture(model, classes, channels)
-    network = load_state(architecture, read_foreign(path)).eval().requires_grad_(False)
-    about = {"architecture": asdict(architecture)}
-    return foreign(path.stem, model, weights_id(network.state_dict(), about), about, lambda: network)
+    weights = load_state(architecture, read_foreign(path)).state_dict()
+    identity = weights_id(weights, {"architecture": asdict(architecture)})
+    return Parent(identity, identity, path, architecture)
 
 
-def resolve(text: str, images: Images, model: str | None = None) -> Target:
-    """What a TARGET on the command line names, fitted to the images it will see.
+def resolve(text: str, images: Images, model: str | None = None) -> Network:
+    """What the command line calls a network, fitted to the images it will see.
 
     Raises:
         BadCheckpoint: no such file, damaged, or of other classes or channels.
@@ -164,15 +201,14 @@ def resolve(text: str, images: Images, model: str | None = None) -> Target:
         return of_function(Path(file), function)
     path = Path(text)
     if model is not None:
-        if not path.is_file():
-            raise BadCheckpoint(f"no weights at {path}; name a file written by torch.save or safetensors")
-        return of_foreign(path, model, images.classes, images.shape[0])
+        origin = of_foreign(path, model, images.classes, images.shape[0])
+        return foreign(path.stem, model, origin.checkpoint_id, {"architecture": asdict(origin.built_as())}, origin)
     if path.suffix == ".py":
         raise BadModel(f"{path} is a Python file; name its function too, {text}:make, which returns an nn.Module")
     if path.suffix in (".pt", ".pth", ".bin", ".pkl"):
         raise BadCheckpoint(f"{path} is a foreign state dict; say with --model which network it belongs to")
-    target = of_checkpoint(fitting(read(path), path, images))
-    return replace(target, eps=str(parse_eps(target.eps)))
+    network = of_checkpoint(fitting(read(path), path, images), path)
+    return replace(network, eps=str(parse_eps(network.eps)))
 
 
 def teacher_of(text: str, images: Images) -> Parent:
@@ -181,19 +217,18 @@ def teacher_of(text: str, images: Images) -> Parent:
     Raises:
         BadCheckpoint: no such file, damaged, of other classes or channels, or no network for images of this size.
     """
-    file, at, model = text.rpartition("@")
-    if at and not Path(text).is_file():
-        path, architecture = Path(file), Architecture(model, images.classes, images.shape[0])
-        if not path.is_file():
-            raise BadCheckpoint(f"no weights at {path}; name a file written by torch.save or safetensors")
-        identity = of_foreign(path, model, images.classes, images.shape[0]).row.checkpoint_id
-        parent = Parent(identity, identity, path, architecture)
-    else:
-        path = Path(text)
-        checkpoint = fitting(read(path), path, images)
-        parent = Parent(checkpoint.checkpoint_id, recipe_id(checkpoint.run), path)
+    parent = parent_of(text, images)
     answer_of(parent, images)
     return parent
+
+
+def parent_of(text: str, images: Images) -> Parent:
+    """What the command line calls a teacher; see `teacher_of`."""
+    path, (file, at, model) = Path(text), text.rpartition("@")
+    if at and not path.is_file():
+        return of_foreign(Path(file), model, images.classes, images.shape[0])
+    checkpoint = fitting(read(path), path, images)
+    return Parent(checkpoint.checkpoint_id, recipe_id(checkpoint.run), path)
 
 
 def answer_of(parent: Parent, images: Images) -> Tensor:

@@ -14,7 +14,7 @@ from bench.attacks.trial import Trial
 from bench.budget import show_eps
 from bench.data.images import Images
 from bench.errors import OutOfBudget
-from bench.evaluation.network import Target
+from bench.evaluation.network import Network
 from bench.outcomes import COLUMNS, Outcomes
 from bench.soundness.run import run_checks
 from bench.store.database import Store
@@ -66,7 +66,7 @@ class Examination:
 
 def examinations(
     store: Store,
-    target: Target,
+    network: Network,
     images: Images,
     trials: Sequence[Trial],
     *,
@@ -78,21 +78,21 @@ def examinations(
 
     Args:
         store: holds the outcomes of the trials.
-        target: what was attacked.
+        network: what was attacked.
         images: on which data.
         trials: by what.
         which: on few images or on more.
         failed: trials that ended because the attack left its budget.
         anew: whether to ask again what has verdicts already.
     """
-    checkpoint_id = target.row.checkpoint_id
+    checkpoint_id = network.row.checkpoint_id
     for norm, eps in threats(trials):
         if not anew and store.verdicts(checkpoint_id, images.dataset_id, norm, show_eps(eps)):
             continue
         runs: dict[Trial, Outcomes | OutOfBudget] = {
             trial: failed.get(trial) or stored(store, checkpoint_id, images, trial) for trial in trials
         }
-        yield Examination(norm, eps, trials[-1].seed, which, runs, recorded_clean(target, images))
+        yield Examination(norm, eps, trials[-1].seed, which, runs, recorded_clean(network, images))
 
 
 def threats(trials: Sequence[Trial]) -> list[tuple[str, Fraction]]:
@@ -113,13 +113,13 @@ def stored(store: Store, checkpoint_id: str, images: Images, trial: Trial) -> Ou
     return Outcomes(*columns)
 
 
-def recorded_clean(target: Target, images: Images) -> tuple[int, int] | None:
-    """Hits and number of images by the target's own record of its last epoch, on what was held out of its training.
+def recorded_clean(network: Network, images: Images) -> tuple[int, int] | None:
+    """Hits and number of images by the network's own record of its last epoch, on what was held out of its training.
 
     None where there is no such record, or it is of other data.
     """
-    last = [row for row in target.epochs if row.split == "valid" and row.epoch == target.row.epoch]
-    if not last or target.row.trained_on != images.name:
+    last = [row for row in network.epochs if row.split == "valid" and row.epoch == network.row.epoch]
+    if not last or network.row.trained_on != images.name:
         return None
     hits = [row.hits_clean for row in last if row.hits_clean is not None]
     return (sum(hits), sum(row.n for row in last)) if len(hits) == len(last) else None

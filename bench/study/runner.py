@@ -1,249 +1,287 @@
-"""Do what a study lacks: hand units of work to workers, store what comes back.
+"""The driver: do what an agenda lacks, hand units of work to a pool, store what comes back.
 
-The driver is the only one that writes the database; it does so chunk by chunk, so that a kill at any moment loses at
-most the chunks in flight, and the next run goes on from there.
+Studies and evaluations are driven by it alike. It is the only one that writes the database, chunk by chunk, so that a
+kill at any moment loses at most the chunks in flight, and the next run goes on from there.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+import heapq
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.errors import BadStore, BenchError, DiskFull
+from bench.attacks.trial import Trial
+from bench.errors import BadStore, BenchError, DiskFull, OutOfBudget
+from bench.evaluation.evaluate import once
 from bench.outcomes import Outcomes
-from bench.study.account import Progress
-from bench.study.forecast import Forecast, known_of
-from bench.study.plan import Cell, Cells
+from bench.soundness.examination import examinations
+from bench.study.ahead import Ahead, Flight, checking, training
+from bench.study.plan import Agenda, Cell
 from bench.study.pool import Pool
+from bench.study.progress import Progress, Task, known_of
 from bench.study.record import attack_row, dataset_row, put, remembered
-from bench.study.work import Checking, Judging, Training, training_cost
+from bench.study.work import Checking, Judging, Training
+
+OFTEN = 0.2
+"""Seconds between two reports of progress, at least."""
 
 
 @dataclass
 class Report:
-    """What a run of a study did.
+    """What a run did.
 
     Attributes:
         trained: trainings done now.
         judged: chunks judged now.
         checked: networks whose soundness was checked now.
-        failures: one line per failed cell.
+        problems: what failed, by label of the cell.
     """
 
     trained: int = 0
     judged: int = 0
     checked: int = 0
-    failures: list[str] = field(default_factory=list)
+    problems: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """One line per failed cell."""
+        return [f"{label}: {problem}" for label, problem in self.problems.items()]
 
 
-def run_study(cells: Cells, workers: int, progress: Progress) -> Report:
+def run_study(agenda: Agenda, pool: Pool, progress: Progress) -> Report:
     """Train and judge what is lacking; failures are collected, and stop only what depends on them.
 
     Raises:
-        BenchError: the database cannot be written, or a worker was killed; what is in it stays.
+        BadStore: the database cannot be written; what is in it stays.
+        DiskFull: likewise.
     """
-    store = cells.store
+    store = agenda.store
     store.create()
-    store.add_dataset(dataset_row(cells.images))
-    for trial in cells.trials:
+    store.add_dataset(dataset_row(agenda.images))
+    for trial in agenda.trials:
         store.add_attack(attack_row(trial))
-    try:
-        with Pool(workers) as pool:
-            return _Execution(cells, pool, progress).finish()
-    except BrokenProcessPool:
-        raise BenchError(
-            "a worker process was killed, perhaps for want of memory; all that was finished is kept, "
-            "run the same command again to go on, or with fewer --workers"
-        ) from None
+    with pool:
+        return _Driver(agenda, pool, progress).finish()
 
 
 @dataclass
-class _Execution:
-    """One run of a study in flight.
+class _Driver:
+    """A run.
 
     Attributes:
-        flying: the units handed out, with their cells and keys.
-        costs: forecast of each unit, by key.
-        done: how much of it is done.
-        ahead: forecast of what each cell has not handed out yet, by label.
-        forecasts: what judging each cell's network costs, by label.
-        training: labels of cells in training.
+        waiting: units to be handed out, the most urgent first; what judges comes before what trains, so that an entry
+            can be looked at soon after it is trained.
+        flying: units that workers are at.
+        blocked: cells whose teachers are not trained.
+        entered: labels of cells whose network is in the store.
+        remarks: tells the remarks on a cell, each once.
+        planned: units planned so far.
+        shown: when progress was last told.
+        ahead: foresees how long the rest takes.
     """
 
-    cells: Cells
+    agenda: Agenda
     pool: Pool
     progress: Progress
     report: Report = field(default_factory=Report)
-    flying: dict[Future[Any], tuple[Cell, Training | Judging | Checking, int]] = field(default_factory=dict)
-    costs: dict[int, float] = field(default_factory=dict)
-    done: dict[int, float] = field(default_factory=dict)
-    ahead: dict[str, float] = field(default_factory=dict)
-    forecasts: dict[str, Forecast] = field(default_factory=dict)
-    training: set[str] = field(default_factory=set)
+    waiting: list[tuple[int, int, Flight]] = field(default_factory=list)
+    flying: dict[Future[Any], Flight] = field(default_factory=dict)
+    blocked: list[Cell] = field(default_factory=list)
+    entered: set[str] = field(default_factory=set)
+    remarks: dict[str, Callable[[str], None]] = field(default_factory=dict)
+    planned: int = 0
+    shown: float = 0.0
+    ahead: Ahead = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing has been looked at yet."""
+        self.ahead, self.blocked = Ahead(self.agenda.images.classes), list(self.agenda.cells)
 
     def finish(self) -> Report:
         """Work until nothing is left that can be done."""
-        self.forecasts = {cell.label: Forecast(self.cells.images.classes) for cell in self.cells}
-        self.ahead = {cell.label: self.forecast(cell) for cell in self.cells}
-        waiting = self.start(list(self.cells))
+        self.unblock()
+        self.hand_out()
         while self.flying:
-            finished, _ = wait(self.flying, timeout=0.5, return_when=FIRST_COMPLETED)
-            for key, fraction in self.pool.progress().items():
-                self.done[key] = fraction * self.costs[key]
-            for future in finished:
-                self.take(future)
-            if finished:
-                waiting = self.start(waiting)
+            ended = self.pool.wait(self.hear)
+            flights = [(self.flying.pop(future), future) for future in ended]
+            for urgent in (True, False):  # what was trained can be judged now; no worker waits while chunks are stored
+                for flight, future in flights:
+                    if isinstance(flight.unit, Training) is urgent:
+                        self.take(flight, future)
+                self.hand_out()
             self.show()
+        self.progress.show(1.0, 0.0, "")
         return self.report
 
-    def start(self, waiting: list[Cell]) -> list[Cell]:
-        """Hand out the units of every cell whose teachers are there; the cells that go on waiting."""
+    def unblock(self) -> None:
+        """Begin every cell whose teachers are there, until no more can be."""
         while True:
-            later = [cell for cell in waiting if not self.started(cell)]
-            if len(later) == len(waiting):
-                return later
-            waiting = later
+            later = [cell for cell in self.blocked if not self.begun(cell)]
+            if len(later) == len(self.blocked):
+                return
+            self.blocked = later
 
-    def started(self, cell: Cell) -> bool:
-        """Hand out a cell's training, or what it lacks once trained; whether it needs no more waiting."""
+    def begun(self, cell: Cell) -> bool:
+        """Plan a cell's training, or what it lacks once trained; False while it waits for its teachers."""
         try:
-            if not self.cells.look(cell):
+            if not self.agenda.look(cell):
                 return False
-            if cell.to_train:
-                return self.train(cell)
-            self.judge(cell)
+            if not cell.to_train:
+                self.judge(cell)
+                return True
+            return self.train(cell)
         except (BadStore, DiskFull):
             raise
         except BenchError as problem:
-            self.fail(cell, str(problem))
-        return True
+            self.fail(cell, problem)
+            return True
 
     def train(self, cell: Cell) -> bool:
-        """Hand out a cell's training, once; if a teacher's file is gone, that teacher's instead, and False.
-
-        Raises:
-            BenchError: a teacher has failed.
-        """
-        if cell.label in self.training or cell.path is None:
+        """Plan a cell's training; if a teacher's file is gone, that teacher's first, and False."""
+        lesson = cell.lesson
+        if lesson is None or any(flight.cell is cell for flight in self.all_flights()):
             return True
-        cells = self.cells
-        parents = tuple((cells.parents(cell) or {}).items())
-        if absent := [teacher for teacher in cells.teachers(cell) if teacher.target is None]:
+        if absent := [teacher for teacher in lesson.taught_by if teacher.network is None]:
             for teacher in absent:
                 self.train(teacher)
             return False
-        self.training.add(cell.label)
-        device = cells.study.device
-        self.submit(cell, Training(cell.plan, cells.train_source, cell.model, cell.seed, parents, cell.path, device))
+        self.plan(cell, lesson.unit())
         return True
 
     def judge(self, cell: Cell) -> None:
-        """Enter a trained cell into the store, and hand out what it lacks."""
-        cells, target = self.cells, cell.target
-        self.ahead[cell.label] = 0.0
-        if target is None or cell.path is None:
+        """Plan what a network lacks."""
+        network, agenda = cell.network, self.agenda
+        if network is None:
             return
-        cells.store.add_checkpoint(target.row, target.epochs)
-        self.forecasts[cell.label] = remembered(cells.store, target.row.checkpoint_id, cells.images, cells.trials)
+        if cell.lesson:
+            self.enter(cell)
+        if cell.lacking:
+            self.ahead.forecasts[cell.label] = remembered(
+                agenda.store, network.row.checkpoint_id, agenda.images, cell.trials
+            )
         for trial, parts in cell.lacking:
+            if cell.keep and (lost := len(agenda.images) - sum(map(len, parts))):
+                self.remark(cell, f"{trial.name}: the images of {lost} samples were found earlier and not kept")
             for rows in parts:
-                unit = Judging(
-                    cell.path,
-                    target.row.checkpoint_id,
-                    cells.test_source,
-                    trial,
-                    tuple(rows.tolist()),
-                    cells.study.device,
-                )
-                self.submit(cell, unit)
+                self.plan(cell, Judging(network, agenda.source, trial, tuple(rows.tolist()), agenda.device, cell.keep))
         if not cell.lacking:
-            self.examine(cell, anew=False)
+            self.examine(cell, anew=agenda.recheck)
 
-    def examine(self, cell: Cell, *, anew: bool) -> None:
-        """Hand out the soundness checks of a judged cell."""
-        cells, target = self.cells, cell.target
-        if target is None or cell.path is None:
+    def examine(self, cell: Cell, *, anew: bool, failed: Mapping[Trial, OutOfBudget] | None = None) -> None:
+        """Plan the soundness checks of a judged network."""
+        agenda, network = self.agenda, cell.network
+        if agenda.checks == "none" or network is None or not cell.trials:
             return
-        for asked in cells.examinations(cell, anew=anew):
-            study, checkpoint_id = cells.study, target.row.checkpoint_id
-            unit = Checking(cell.path, checkpoint_id, cells.test_source, asked, study.batch_size, study.device)
-            self.submit(cell, unit)
+        for asked in examinations(
+            agenda.store, network, agenda.images, cell.trials, which=agenda.checks, failed=failed or {}, anew=anew
+        ):
+            self.plan(cell, Checking(network, agenda.source, asked, cell.batch_size, agenda.device))
 
-    def submit(self, cell: Cell, unit: Training | Judging | Checking) -> None:
-        """Hand out a unit."""
-        key = len(self.costs)
-        self.costs[key] = self.price(cell, unit)
-        if isinstance(unit, Training):
-            self.ahead[cell.label] = max(0.0, self.ahead[cell.label] - self.costs[key])
-        future = self.pool.submit(key, unit, saves=isinstance(unit, Training))
-        self.flying[future] = (cell, unit, key)
+    def enter(self, cell: Cell) -> None:
+        """Enter a network into the store; a given one not before its first outcomes, for it may fail at them."""
+        if cell.network and cell.label not in self.entered:
+            self.agenda.store.add_checkpoint(cell.network.row, cell.network.epochs)
+            self.entered.add(cell.label)
 
-    def take(self, future: Future[Any]) -> None:
+    def plan(self, cell: Cell, unit: Training | Judging | Checking) -> None:
+        """Put a unit into the queue."""
+        self.planned += 1
+        heapq.heappush(self.waiting, (int(isinstance(unit, Training)), self.planned, Flight(cell, unit)))
+
+    def hand_out(self) -> None:
+        """Give every free worker a unit."""
+        while self.waiting and len(self.flying) < self.pool.workers:
+            _, _, flight = heapq.heappop(self.waiting)
+            self.flying[self.pool.submit(flight.unit)] = flight
+
+    def hear(self, future: Future[Any], share: float) -> None:
+        """Take note of how far a unit is."""
+        self.flying[future].hear(share)
+        self.show()
+
+    def take(self, flight: Flight, future: Future[Any]) -> None:
         """Store a unit's result, or note its failure."""
-        cell, unit, key = self.flying.pop(future)
-        self.done[key] = self.costs[key]
+        cell, unit = flight.cell, flight.unit
         try:
             result = future.result()
-        except BrokenProcessPool:
-            raise
-        except Exception as problem:  # a cell's failure, whatever it is, must not stop the others
-            kind = "" if isinstance(problem, BenchError) else f"{type(problem).__name__}: "
-            self.fail(cell, f"{kind}{problem}")
+        except (Exception, SystemExit) as problem:  # a cell's failure, whatever it is, must not stop the others
+            self.failed(flight, problem)
             return
+        if isinstance(unit, Judging):
+            self.put(flight, unit, *result)
+        self.ahead.ended(flight)
         if isinstance(unit, Training):
             self.report.trained += 1
-            self.started(cell)
+            self.begun(cell)
+            self.unblock()
         elif isinstance(unit, Checking):
             self.report.checked += 1
-            unit.asked.enter(self.cells.store, unit.checkpoint_id, self.cells.images, result)
-        else:
-            self.put(cell, unit, key, *result)
-            if not cell.problem and all(other is not cell for other, _, _ in self.flying.values()):
-                self.examine(cell, anew=True)
+            self.enter(cell)
+            unit.asked.enter(self.agenda.store, unit.network.row.checkpoint_id, self.agenda.images, result)
+        elif not cell.problem and all(other.cell is not cell for other in self.all_flights()):
+            self.examine(cell, anew=True)
 
-    def put(self, cell: Cell, unit: Judging, key: int, outcomes: Outcomes, said: list[str]) -> None:
+    def put(self, flight: Flight, unit: Judging, outcomes: Outcomes, said: list[str]) -> None:
         """Store a chunk, and learn from it what the cell's other chunks will cost."""
         for line in said:
-            self.progress.say(f"{cell.label}: {line}")
-        put(self.cells.store, unit.checkpoint_id, self.cells.images, unit.trial, outcomes)
+            self.remark(flight.cell, line)
+        self.enter(flight.cell)
+        put(self.agenda.store, unit.network.row.checkpoint_id, self.agenda.images, unit.trial, outcomes)
         self.report.judged += 1
-        forecast, news = self.forecasts[cell.label], known_of(outcomes)
-        forecast.learn(unit.trial, news)
-        self.costs[key] = self.done[key] = forecast.cost(news)
-        for other, same, ahead in self.flying.values():
-            if other is cell and isinstance(same, Judging):
-                self.costs[ahead] = self.price(cell, same)
+        self.ahead.forecast(flight.cell).learn(unit.trial, known_of(outcomes))
 
-    def fail(self, cell: Cell, problem: str) -> None:
-        """Note a cell's failure, and call back what it has handed out."""
+    def failed(self, flight: Flight, problem: BaseException) -> None:
+        """Note that a unit failed; that an attack leaves its budget is a soundness check's finding too."""
+        if not isinstance(problem, BenchError):
+            problem = BenchError(f"{type(problem).__name__}: {problem}")
+        self.fail(flight.cell, problem)
+        self.unblock()
+        if isinstance(flight.unit, Judging) and isinstance(problem, OutOfBudget):
+            self.examine(flight.cell, anew=True, failed={flight.unit.trial: problem})
+
+    def fail(self, cell: Cell, problem: BenchError) -> None:
+        """Note a cell's failure, and drop what it has not begun."""
         if not cell.problem:
-            self.report.failures.append(f"{cell.label}: {problem}")
-        cell.problem = problem
-        self.ahead[cell.label] = 0.0
-        for future, (other, _, key) in list(self.flying.items()):
-            if other is cell and future.cancel():
-                del self.flying[future]
-                self.done[key] = self.costs[key]
+            self.report.problems[cell.label] = problem
+        cell.problem = str(problem)
+        self.waiting = [item for item in self.waiting if item[2].cell is not cell]
+        heapq.heapify(self.waiting)
 
-    def forecast(self, cell: Cell) -> float:
-        """What a cell's training and evaluations would cost from nothing."""
-        cells = self.cells
-        cost = training_cost(cell.plan, len(cells.train_images))
-        if cell.entry.evaluate:
-            cost += sum(map(self.forecasts[cell.label].per_image, cells.trials)) * len(cells.images)
-        return cost
+    def all_flights(self) -> list[Flight]:
+        """Units in flight, and those that wait."""
+        return [*self.flying.values(), *(flight for _, _, flight in self.waiting)]
 
-    def price(self, cell: Cell, unit: Training | Judging | Checking) -> float:
-        """What a unit is expected to cost."""
-        if not isinstance(unit, Judging):
-            return unit.cost()
-        return self.forecasts[cell.label].per_image(unit.trial) * len(unit.rows)
+    def remark(self, cell: Cell, line: str) -> None:
+        """Say something about a network, once."""
+        if cell.label not in self.remarks:
+            self.remarks[cell.label] = once(lambda text: self.progress.say(f"{cell.label}: {text}"))
+        self.remarks[cell.label](line)
 
     def show(self) -> None:
-        """Tell how far it is."""
-        self.progress.plan(sum(self.costs.values()) + sum(self.ahead.values()))
-        busy = {f"{cell.label}: {unit.doing}" for future, (cell, unit, _) in self.flying.items() if future.running()}
-        self.progress.advance(sum(self.done.values()), ", ".join(sorted(busy)[: self.pool.workers]))
+        """Tell how far it is, not too often."""
+        if time.monotonic() - self.shown < OFTEN:
+            return
+        self.shown = time.monotonic()
+        left = self.ahead.left(self.tasks(), self.flying.values(), self.pool.workers)
+        spent = self.ahead.spent + sum(flight.seconds for flight in self.flying.values())
+        share = 0.0 if left is None else spent / (spent + left * self.pool.workers or 1.0)
+        doing = sorted({flight.label for flight in self.flying.values()})
+        self.progress.show(share, left, ", ".join(doing[: self.pool.workers]))
+
+    def tasks(self) -> list[Task]:
+        """All that is still to be begun."""
+        ahead, images = self.ahead, len(self.agenda.images)
+        tasks = [ahead.task(flight) for _, _, flight in self.waiting]
+        blocked = {cell.label for cell in self.blocked}
+        judged = {flight.cell.label for flight in self.all_flights() if isinstance(flight.unit, Judging)}
+        for cell in (cell for cell in self.agenda.cells if not cell.problem):
+            if cell.lesson and cell.label in blocked:
+                tasks.append(training(cell.lesson))
+            if cell.to_train:
+                tasks += [ahead.judging(cell, trial, images) for trial in cell.trials]
+            if cell.trials and self.agenda.checks != "none" and (cell.to_train or cell.label in judged):
+                tasks.append(checking(images))
+        return tasks

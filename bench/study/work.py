@@ -7,35 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from torch import nn
 
 from bench.attacks.trial import Trial
 from bench.data.source import Source
-from bench.errors import BadCheckpoint
+from bench.evaluation.adversarials import Keeper
 from bench.evaluation.evaluate import evaluate
+from bench.evaluation.judge import ignored
+from bench.evaluation.network import Network
 from bench.outcomes import Outcomes
 from bench.soundness.examination import Examination
-from bench.soundness.run import ALLOWED, STANDARD
-from bench.training.checkpoint import read
+from bench.study.pool import Report
 from bench.training.fit import fit
 from bench.training.method import Plan
 from bench.training.run import Parent, prepare
 from bench.verdict import Verdict
 
-Report = Callable[[float], None]
-"""Told which fraction of a unit is done."""
-
-
-@lru_cache(maxsize=2)
-def _network(path: Path, checkpoint_id: str) -> nn.Module:
-    checkpoint = read(path)
-    if checkpoint.checkpoint_id != checkpoint_id:
-        raise BadCheckpoint(f"{path} holds {checkpoint.checkpoint_id}, not {checkpoint_id}; run the same command again")
-    return checkpoint.network()
+Stop = Callable[[], bool]
+"""Asks whether to save and leave."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +41,50 @@ class Training:
     teachers: tuple[tuple[str, Parent], ...]
     path: Path
     device: str
+    saves: ClassVar[bool] = True
 
     @property
     def doing(self) -> str:
         """What is shown while it runs."""
         return "training"
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> Path:
+    def run(self, report: Report, stop: Stop) -> Path:
         """Train, or go on, or find it done."""
         run = prepare(self.plan, self.source.images(), self.model, self.seed, dict(self.teachers))
         fit(run, self.path, device=self.device, stop=stop, report=lambda done, total: report(done / total))
         return self.path
-
-    def cost(self) -> float:
-        """Forecast in forward passes of one image; a backward pass counts as one."""
-        return training_cost(self.plan, len(self.source.images()))
 
 
 @dataclass(frozen=True)
 class Judging:
     """Attack some rows of a data set once; the result is their outcomes, and what the evaluator had to say."""
 
-    path: Path
-    checkpoint_id: str
+    network: Network
     source: Source
     trial: Trial
     rows: tuple[int, ...]
     device: str
+    keep: Keeper | None = None
+    saves: ClassVar[bool] = False
 
     @property
     def doing(self) -> str:
         """What is shown while it runs."""
         return self.trial.name
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> tuple[Outcomes, list[str]]:
+    def run(self, report: Report, stop: Stop) -> tuple[Outcomes, list[str]]:
         """Attack and judge."""
         images = self.source.images().select(np.array(self.rows))
         said: list[str] = []
         parts = evaluate(
-            _network(self.path, self.checkpoint_id),
+            self.network.module(),
             images,
             [self.trial],
             batch_size=len(images),
             device=self.device,
             report=lambda trial, samples, total: report(samples / total),
             notice=said.append,
+            keep=self.keep or ignored,
         )
         ((_, outcomes),) = list(parts)
         return outcomes, said
@@ -103,26 +94,22 @@ class Judging:
 class Checking:
     """Ask whether the figures of a network should be believed; the result is the verdicts."""
 
-    path: Path
-    checkpoint_id: str
+    network: Network
     source: Source
     asked: Examination
     batch_size: int
     device: str
+    saves: ClassVar[bool] = False
 
     @property
     def doing(self) -> str:
         """What is shown while it runs."""
         return "soundness checks"
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> list[Verdict]:
+    def run(self, report: Report, stop: Stop) -> list[Verdict]:
         """Run the checks."""
-        network, images = _network(self.path, self.checkpoint_id), self.source.images()
-        return list(self.asked.verdicts(network, images, batch_size=self.batch_size, device=self.device))
-
-    def cost(self) -> float:
-        """Forecast: what they may cost, a share of the standard attack on all images."""
-        return ALLOWED * STANDARD * len(self.source.images())
+        module, images = self.network.module(), self.source.images()
+        return list(self.asked.verdicts(module, images, batch_size=self.batch_size, device=self.device))
 
 
 def training_cost(plan: Plan, images: int) -> float:

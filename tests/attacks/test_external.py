@@ -16,7 +16,7 @@ from bench.attacks import external
 from bench.attacks.external import ROUNDING, External, Foolbox, Plain, TorchAttacks, parse, without_rounding
 from bench.attacks.trial import fitted, plan
 from bench.errors import BadBudget, BadModel, BadOption, OutOfBudget, UnknownName
-from bench.evaluation.judge import Chunk, judge
+from bench.evaluation.judge import Case, Chunk, judge
 from bench.norms import L2, LINF
 from bench.randomness import Streams
 
@@ -62,7 +62,9 @@ def trial(text: str, norm: str = "Linf", eps: Fraction = EPS, **options):
 
 def found(text: str, net: nn.Module, chunk: Chunk, norm: str = "Linf", eps: Fraction = EPS) -> torch.Tensor:
     kept = {}
-    judge(net, chunk, trial(text, norm, eps), keep=lambda _, sample, delta: kept.update(sample=sample, delta=delta))
+    judge(
+        Case(net, chunk, trial(text, norm, eps), keep=lambda _, sample, delta: kept.update(sample=sample, delta=delta))
+    )
     assert np.array_equal(kept["sample"], chunk.sample)
     return kept["delta"]
 
@@ -188,13 +190,13 @@ def test_passes_are_the_steps_where_it_says_so(fake):
 
 
 def test_what_leaves_the_ball_is_refused_with_the_librarys_name(fake, net, chunk):
-    judge(net, chunk, trial("fake:Nothing"))
+    judge(Case(net, chunk, trial("fake:Nothing")))
     with pytest.raises(OutOfBudget, match=r"attack 'fake:Far' moved sample 0 by 0\.1001"):
-        judge(net, chunk, trial("fake:Far"))
+        judge(Case(net, chunk, trial("fake:Far")))
     with pytest.raises(OutOfBudget, match="attack 'fake:Odd' returned str"):
-        judge(net, chunk, trial("fake:Odd"))
+        judge(Case(net, chunk, trial("fake:Odd")))
     with pytest.raises(BadOption, match="fake:Failing failed with RuntimeError: no luck today"):
-        judge(net, chunk, trial("fake:Failing"))
+        judge(Case(net, chunk, trial("fake:Failing")))
 
 
 def test_randomness_is_the_seeds_and_nobody_elses(fake, net, chunk):
@@ -307,7 +309,7 @@ def test_a_model_without_gradient_is_told_as_for_our_own_attacks(chunk):
             return super().forward(x.detach())
 
     with pytest.raises(BadModel, match="passes no gradient to its pixels, which 'torchattacks:FGSM' needs"):
-        judge(Detached().eval(), chunk, trial("torchattacks:FGSM"))
+        judge(Case(Detached().eval(), chunk, trial("torchattacks:FGSM")))
 
 
 @needs_foolbox
@@ -348,4 +350,4 @@ def test_foolbox_attacks_that_cannot_be_made_or_run_are_told_in_one_line(net, ch
     with pytest.raises(
         BadOption, match="failed with ValueError: BinarizationRefinementAttack requires starting_points"
     ):
-        judge(net, chunk, trial("foolbox:BinarizationRefinementAttack"))
+        judge(Case(net, chunk, trial("foolbox:BinarizationRefinementAttack")))

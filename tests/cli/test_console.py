@@ -1,4 +1,4 @@
-"""Progress: how much is left is told from what was done since it was first told."""
+"""Progress: lines where there is no terminal, and the time that steps take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from bench.cli import console
-from bench.cli.console import progress
+from bench.cli.console import Steps, progress
 
 
 @pytest.fixture
@@ -25,43 +25,30 @@ def screen(monkeypatch):
     return file
 
 
-def test_lines_are_told_at_every_tenth_with_the_time_left(clock, screen):
+def test_lines_are_told_at_every_tenth_with_the_time_left(screen):
     with progress() as shown:
-        shown.plan(1000)
-        shown.advance(0, "begin")
-        for seconds, done in ((10, 100), (15, 150), (20, 200)):
-            clock[0] = 100 + seconds
-            shown.advance(done, "work")
+        for share, left in ((0.0, None), (0.01, 99.4), (0.1, 90.0), (0.15, 85.0), (0.2, 80.0), (1.0, 0.0)):
+            shown.show(share, left, "work" if share < 1 else "")
+        shown.say("a line to keep")
     assert screen.getvalue().splitlines() == [
-        "  0% done, begin",
+        "  1% done, 0:01:39 left, work",
         " 10% done, 0:01:30 left, work",
         " 20% done, 0:01:20 left, work",
+        "100% done, 0:00:00 left",
+        "a line to keep",
     ]
 
 
-def test_what_was_done_before_tells_nothing_of_the_speed(clock):
+def test_the_bar_shows_the_share(screen):
     with progress() as shown:
-        shown.plan(1000)
-        assert shown.left(900) is None
-        clock[0] += 10
-        assert shown.left(910) == pytest.approx(90)
+        shown.show(0.25, 3.0, "work")
+        assert shown.bar.tasks[0].completed == 0.25
 
 
-def test_the_plan_may_change(clock):
-    with progress() as shown:
-        shown.plan(1000)
-        shown.advance(0, "")
-        clock[0] += 10
-        shown.plan(500)
-        assert shown.left(100) == pytest.approx(40)
-        shown.plan(50)
-        shown.advance(100, "")
-        assert shown.left(100) == 0
-        assert shown.bar.tasks[0].completed == 1
-
-
-def test_nothing_to_do_is_done(clock, screen):
-    with progress() as shown:
-        shown.plan(0)
-        shown.advance(0, "nothing")
-    assert screen.getvalue().splitlines() == ["100% done, nothing"]
+def test_steps_take_what_those_since_the_first_took(clock):
+    steps = Steps()
+    assert steps.left(900, 1000) is None
+    clock[0] += 10
+    assert steps.left(910, 1000) == pytest.approx(90)
+    clock[0] += 10
+    assert steps.left(1000, 1000) == 0

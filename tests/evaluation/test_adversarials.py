@@ -20,7 +20,7 @@ _, TRIAL = plan(["pgd-sat"], eps=Fraction(8, 255), batch_size=8)
 
 @pytest.fixture
 def keeper(tmp_path):
-    return Keeper(tmp_path / "kept", load("digits").take(20, 0), "0123456789abcdef")
+    return Keeper.of(tmp_path / "kept", load("digits").take(20, 0), "0123456789abcdef")
 
 
 def content(path):
@@ -42,7 +42,7 @@ def test_a_chunk_is_a_file_that_says_what_it_is(keeper):
         "format": 1,
         "dataset": "digits",
         "split": "test",
-        "dataset_id": keeper.images.dataset_id,
+        "dataset_id": keeper.dataset_id,
         "checkpoint_id": "0123456789abcdef",
         "attack": "pgd-sat",
         "attack_id": TRIAL.attack_id,
@@ -54,7 +54,7 @@ def test_a_chunk_is_a_file_that_says_what_it_is(keeper):
 
 def test_a_name_with_brackets_makes_a_folder_without():
     trial = replace(TRIAL, name="torchattacks:PGD(alpha=0.1,steps=2)")
-    place = Keeper(Path("k"), load("digits"), "c").place(trial)
+    place = Keeper.of(Path("k"), load("digits"), "c").place(trial)
     assert place.as_posix() == f"k/c/torchattacks-PGD-alpha=0.1-steps=2-{trial.attack_id}"
 
 
@@ -75,7 +75,7 @@ def test_a_full_disk_and_a_place_that_cannot_be_written(keeper, monkeypatch, tmp
     sample, delta = np.array([3], np.uint32), torch.zeros(1, 1, 8, 8)
     (tmp_path / "file").touch()
     with pytest.raises(BadData, match=r"cannot be written .*; choose another --keep-adversarials"):
-        Keeper(tmp_path / "file", keeper.images, "c")(TRIAL, sample, delta)
+        replace(keeper, folder=tmp_path / "file")(TRIAL, sample, delta)
     keeper(TRIAL, sample, delta)
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(DiskFull, match=r"no space left to write .*00000003\.safetensors"):

@@ -43,7 +43,7 @@ def images():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, images):
     plan = compose("pgd-at", dataset="digits", settings={"schedule.epochs": 2, "objective.inner.steps": 1})
-    path = tmp_path_factory.mktemp("target") / "at.safetensors"
+    path = tmp_path_factory.mktemp("network") / "at.safetensors"
     fit(prepare(plan, images, "convnet-2", 5, {}), path)
     return path
 
@@ -63,8 +63,8 @@ def file(tmp_path):
 
 
 def test_a_checkpoint_says_all_that_is_known_of_it(checkpoint, images):
-    target, held = resolve(str(checkpoint), images), read(checkpoint)
-    row = target.row
+    network_, held = resolve(str(checkpoint), images), read(checkpoint)
+    row = network_.row
     assert (row.checkpoint_id, row.run_id, row.recipe_id) == (held.checkpoint_id, held.run_id, recipe_id(held.run))
     assert (row.method, row.preset, row.model, row.trained_on, row.seed) == (
         "pgd-at",
@@ -75,27 +75,27 @@ def test_a_checkpoint_says_all_that_is_known_of_it(checkpoint, images):
     )
     assert (row.epoch, row.epochs, row.selection, row.teacher_id) == (2, 2, "last", None)
     assert row.variant == "objective.inner.steps=1,schedule.epochs=2"
-    assert target.eps == "3/20"
-    assert {(e.epoch, e.split) for e in target.epochs} == {(1, "train"), (2, "train"), (1, "valid"), (2, "valid")}
-    assert sum(e.n for e in target.epochs if e.split == "train" and e.epoch == 1) == 50  # a sixth is held out
+    assert network_.eps == "3/20"
+    assert {(e.epoch, e.split) for e in network_.epochs} == {(1, "train"), (2, "train"), (1, "valid"), (2, "valid")}
+    assert sum(e.n for e in network_.epochs if e.split == "train" and e.epoch == 1) == 50  # a sixth is held out
     x, _ = images.batch(np.arange(4))
-    torch.testing.assert_close(target.network()(x), held.network()(x), rtol=0, atol=0)
+    torch.testing.assert_close(network_.module()(x), held.network()(x), rtol=0, atol=0)
 
 
 def test_a_function_is_known_by_its_weights_and_its_source(file, images):
     path = file()
-    target = resolve(f"{path}:fixed", images)
-    assert (target.row.method, target.row.model, target.row.seed, target.eps) == (
+    network_ = resolve(f"{path}:fixed", images)
+    assert (network_.row.method, network_.row.model, network_.row.seed, network_.eps) == (
         "model.py:fixed",
         "Sequential",
         None,
         "",
     )
-    assert target.network()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-    assert resolve(f"{path}:fixed", images).row.checkpoint_id == target.row.checkpoint_id
-    assert resolve(f"{path}:make", images).row.checkpoint_id != target.row.checkpoint_id
+    assert network_.module()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert resolve(f"{path}:fixed", images).row.checkpoint_id == network_.row.checkpoint_id
+    assert resolve(f"{path}:make", images).row.checkpoint_id != network_.row.checkpoint_id
     file(NETWORK.replace("eye_", "zeros_"))
-    assert resolve(f"{path}:fixed", images).row.checkpoint_id != target.row.checkpoint_id
+    assert resolve(f"{path}:fixed", images).row.checkpoint_id != network_.row.checkpoint_id
 
 
 def test_a_users_file_may_hold_dataclasses_and_import_its_neighbours(file, images):
@@ -115,7 +115,7 @@ def test_a_users_file_may_hold_dataclasses_and_import_its_neighbours(file, image
             return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, Setting().width))
         """
     )
-    assert resolve(f"{path}:make", images).network()(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert resolve(f"{path}:make", images).module()(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +154,10 @@ def test_foreign_weights_go_into_the_named_network(tmp_path, images):
     path = tmp_path / "theirs.pth"
     network = build(Architecture("convnet-2", 10, 1), seed=3)
     torch.save({"model": {f"module.{name}": tensor for name, tensor in network.state_dict().items()}}, path)
-    target = resolve(str(path), images, "convnet-2")
-    assert (target.row.method, target.row.model, target.row.run_id) == ("theirs", "convnet-2", None)
+    network_ = resolve(str(path), images, "convnet-2")
+    assert (network_.row.method, network_.row.model, network_.row.run_id) == ("theirs", "convnet-2", None)
     x, _ = images.batch(np.arange(4))
-    torch.testing.assert_close(target.network()(x), network.eval()(x), rtol=0, atol=0)
+    torch.testing.assert_close(network_.module()(x), network.eval()(x), rtol=0, atol=0)
     with pytest.raises(BadCheckpoint, match=r"foreign state dict; say with --model"):
         resolve(str(path), images)
     with pytest.raises(BadCheckpoint, match=r"weights do not fit convnet-3 with 10 classes"):

@@ -6,12 +6,11 @@ import pytest
 from torch import nn
 
 from bench.data.load import load
-from bench.evaluation.network import of_checkpoint
 from bench.models.architecture import Architecture, build
 from bench.training.checkpoint import write
 from bench.training.loop import train
 from bench.training.method import compose
-from bench.training.run import Parent, prepare
+from bench.training.run import Parent, prepare, recipe_id
 
 EPS = Fraction(15, 100)
 
@@ -34,7 +33,7 @@ def trained(tmp_path_factory):
             for role in plan.teachers:
                 teacher, path = checkpoint("pgd-at"), folder / "pgd-at.safetensors"
                 write(teacher, path)
-                parents[role] = Parent(teacher.checkpoint_id, of_checkpoint(teacher).row.recipe_id, path)
+                parents[role] = Parent(teacher.checkpoint_id, recipe_id(teacher.run), path)
             *_, made[name] = train(prepare(plan, digits, "convnet-6", 0, parents))
         return made[name]
 

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from bench.errors import BadStore
 from bench.store.database import Store
-from bench.study import runner
 from bench.study.file import load_study
-from bench.study.plan import Cells
+from bench.study.plan import agenda_of
+from bench.study.pool import Inline
+from bench.study.runner import run_study
+
+from .shown import Shown
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
@@ -48,46 +49,12 @@ FROM outcomes JOIN evaluations USING (evaluation_id) ORDER BY ALL
 TWICE = "SELECT evaluation_id, sample FROM outcomes GROUP BY ALL HAVING count(*) > 1"
 
 
-class Inline:
-    """A pool that does each unit where it is handed out."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def progress(self) -> dict[int, float]:
-        return {}
-
-    def submit(self, key: int, unit: Any, *, saves: bool = False) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(unit.run(lambda share: None, lambda: False))
-        return future
-
-
-class Silent:
-    def plan(self, total: float) -> None:
-        pass
-
-    def advance(self, done: float, doing: str) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass
-
-
 def finished(place: Path) -> pd.DataFrame:
     """The outcomes once the study has been run to its end, here and without workers."""
     (place / "s.toml").write_text(STUDY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "Pool", Inline)
-        cells = Cells(load_study(place / "s.toml"), Store(place / "b.duckdb"), place / "out")
-        assert not runner.run_study(cells, 1, Silent()).failures
-    return cells.store.query(OUTCOMES)
+    agenda = agenda_of(load_study(place / "s.toml"), Store(place / "b.duckdb"), place / "out")
+    assert not run_study(agenda, Inline(), Shown()).failures
+    return agenda.store.query(OUTCOMES)
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +192,31 @@ def test_ctrl_c_of_a_single_training_says_where_it_is_saved(tmp_path):
     assert "saved to at.last.safetensors; run the same command again to go on" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not (tmp_path / "at.safetensors").exists()
+
+
+def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path, uninterrupted, trained):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    command = run(tmp_path).until(half_judged(tmp_path))
+    children = Path(f"/proc/{command.process.pid}/task/{command.process.pid}/children").read_text().split()
+    (worker,) = [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGKILL)
+    _, said = command.process.communicate(timeout=120)
+    assert command.process.returncode == 0, said
+    store = Store(tmp_path / "b.duckdb")
+    pd.testing.assert_frame_equal(store.query(OUTCOMES), uninterrupted)
+    assert store.query(TWICE).empty
+
+
+def test_an_evaluation_in_one_process_is_killed_and_goes_on(tmp_path, uninterrupted, trained):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    (network,) = selected(tmp_path)
+    arguments = ["evaluate", f"out/checkpoints/{network}", "--dataset", "digits", "--n", "40", "--batch-size", "4"]
+    arguments += ["--attacks", "fgsm,pgd-sat", "--eps", "0.15", "--checks", "none", "--db", "b.duckdb"]
+    Command(tmp_path, *arguments).until(half_judged(tmp_path)).kill()
+    store = Store(tmp_path / "b.duckdb")
+    assert 0 < len(store.query(OUTCOMES)) < len(uninterrupted), "the evaluation was over before it was killed"
+    again = Command(tmp_path, *arguments)
+    _, said = again.process.communicate(timeout=120)
+    assert again.process.returncode == 0, said
+    pd.testing.assert_frame_equal(store.query(OUTCOMES), uninterrupted)
+    assert store.query(TWICE).empty

@@ -8,9 +8,9 @@ import pytest
 from bench.errors import BadStore, BenchError
 from bench.store.database import Store
 from bench.study.file import load_study
-from bench.study.plan import Cells
+from bench.study.plan import Agenda, Cell, agenda_of
 from bench.study.record import attack_row, dataset_row
-from bench.study.work import Judging, Training
+from bench.study.work import Judging
 
 STUDY = """
 name = "cells"
@@ -38,35 +38,39 @@ evaluate = false
 
 @pytest.fixture
 def cells(tmp_path):
-    def made(text: str = STUDY) -> Cells:
+    def made(text: str = STUDY) -> Agenda:
         path = tmp_path / "s.toml"
         path.write_text(text)
-        return Cells(load_study(path), Store(tmp_path / "b.duckdb"), tmp_path)
+        return agenda_of(load_study(path), Store(tmp_path / "b.duckdb"), tmp_path)
 
     return made
 
 
-def train(cells: Cells, name: str) -> None:
-    cell = cells.by_key[name, 0]
+def cell_of(agenda: Agenda, name: str, seed: int = 0) -> Cell:
+    (found,) = [cell for cell in agenda.cells if cell.label == f"{name} (seed {seed})"]
+    return found
+
+
+def train(cells: Agenda, name: str) -> None:
+    cell = cell_of(cells, name)
     assert cells.look(cell)
-    parents = tuple((cells.parents(cell) or {}).items())
-    Training(cell.plan, cells.train_source, cell.model, 0, parents, cell.path, "cpu").run(lambda share: None, bool)
+    cell.lesson.unit().run(lambda share: None, bool)
 
 
-def fill(cells: Cells, name: str) -> None:
+def fill(cells: Agenda, name: str) -> None:
     """Judge and store all that a cell lacks."""
-    store, cell = cells.store, cells.by_key[name, 0]
+    store, cell = cells.store, cell_of(cells, name)
     cells.look(cell)
     store.create()
     store.add_dataset(dataset_row(cells.images))
-    store.add_checkpoint(cell.target.row, cell.target.epochs)
+    store.add_checkpoint(cell.network.row, cell.network.epochs)
     for trial, parts in cell.lacking:
         store.add_attack(attack_row(trial))
-        number = store.begin(cell.target.row.checkpoint_id, cells.images.dataset_id, trial.attack_id, len(cells.images))
+        number = store.begin(
+            cell.network.row.checkpoint_id, cells.images.dataset_id, trial.attack_id, len(cells.images)
+        )
         for rows in parts:
-            unit = Judging(
-                cell.path, cell.target.row.checkpoint_id, cells.test_source, trial, tuple(rows.tolist()), "cpu"
-            )
+            unit = Judging(cell.network, cells.source, trial, tuple(rows.tolist()), "cpu")
             store.add_chunk(number, unit.run(lambda share: None, bool)[0])
 
 
@@ -82,7 +86,7 @@ def test_from_nothing_everything_is_to_be_done_and_nothing_is_written(cells, tmp
 def test_what_is_trained_and_judged_is_not_lacking(cells, tmp_path):
     now = cells()
     train(now, "natural")
-    cell = now.by_key["natural", 0]
+    cell = cell_of(now, "natural", 0)
     assert now.look(cell)
     assert not cell.to_train
     assert [(trial.name, [len(rows) for rows in parts]) for trial, parts in cell.lacking] == [
@@ -110,31 +114,31 @@ def test_what_is_trained_and_judged_is_not_lacking(cells, tmp_path):
 def test_chunks_that_are_in_are_left_out(cells):
     now = cells()
     train(now, "natural")
-    cell = now.by_key["natural", 0]
+    cell = cell_of(now, "natural", 0)
     now.look(cell)
     trial, parts = cell.lacking[1]
     store = now.store
     store.create()
     store.add_dataset(dataset_row(now.images))
-    store.add_checkpoint(cell.target.row, cell.target.epochs)
+    store.add_checkpoint(cell.network.row, cell.network.epochs)
     store.add_attack(attack_row(trial))
-    number = store.begin(cell.target.row.checkpoint_id, now.images.dataset_id, trial.attack_id, len(now.images))
-    unit = Judging(cell.path, cell.target.row.checkpoint_id, now.test_source, trial, tuple(parts[1].tolist()), "cpu")
+    number = store.begin(cell.network.row.checkpoint_id, now.images.dataset_id, trial.attack_id, len(now.images))
+    unit = Judging(cell.network, now.source, trial, tuple(parts[1].tolist()), "cpu")
     store.add_chunk(number, unit.run(lambda share: None, bool)[0])
-    again = dict(now.missing(cell.target.row.checkpoint_id))
+    again = dict(now.missing(cell))
     np.testing.assert_array_equal(np.concatenate(again[trial]), np.r_[0:12, 24:30])
     assert sum(map(len, again[now.trials[0]])) == 30
 
 
 def test_a_student_waits_for_its_teacher_and_hears_of_its_failure(cells):
     now = cells()
-    student, teacher = now.by_key["rslad", 0], now.by_key["wide", 0]
+    student, teacher = cell_of(now, "rslad", 0), cell_of(now, "wide", 0)
     assert not now.look(student)
-    assert now.teachers(student) == [teacher]
+    assert student.lesson.taught_by == [teacher]
     train(now, "wide")
     assert now.look(teacher)
     assert now.look(student)
-    assert student.path.name.startswith("rslad-s0-")
+    assert student.lesson.path.name.startswith("rslad-s0-")
     teacher.problem = "lost"
     with pytest.raises(BenchError, match=r"its teacher wide \(seed 0\) failed"):
         now.look(student)
@@ -143,15 +147,15 @@ def test_a_student_waits_for_its_teacher_and_hears_of_its_failure(cells):
 def test_several_students_share_a_teacher_of_one_seed(cells):
     text = STUDY.replace('teacher = "wide"', 'teacher = "wide"\nseeds = [3, 4]')
     now = cells(text)
-    assert [now.teachers(now.by_key["rslad", seed]) for seed in (3, 4)] == [[now.by_key["wide", 0]]] * 2
+    assert [cell_of(now, "rslad", seed).lesson.taught_by for seed in (3, 4)] == [[cell_of(now, "wide", 0)]] * 2
     each = cells(text.replace("evaluate = false", "evaluate = false\nseeds = [4, 3]"))
-    assert [each.teachers(each.by_key["rslad", seed])[0].seed for seed in (3, 4)] == [3, 4]
+    assert [cell_of(each, "rslad", seed).lesson.taught_by[0].lesson.seed for seed in (3, 4)] == [3, 4]
 
 
 def test_a_damaged_checkpoint_is_named_in_the_forecast(cells, tmp_path):
     now = cells()
     train(now, "natural")
-    path = now.by_key["natural", 0].path
+    path = cell_of(now, "natural").lesson.path
     path.write_bytes(path.read_bytes()[:-100])
     name, training, problem = list(cells().forecast())[-1]
     assert (name, training) == ("natural (seed 0)", "cannot run")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.study.pool import Pool
+from bench.errors import BenchError
+from bench.study.pool import Inline, Processes
 
 UNITS = """
 import os, time
@@ -22,6 +23,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Facts:
+    saves = False
     def run(self, report, stop):
         import signal, torch
         report(0.5)
@@ -29,12 +31,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Fails:
+    saves = False
     def run(self, report, stop):
         raise ValueError("no luck")
 
 @dataclass(frozen=True)
 class Saves:
     path: Path
+    saves = True
     def run(self, report, stop):
         self.path.with_suffix(".begun").touch()
         while not stop():
@@ -42,8 +46,23 @@ class Saves:
         self.path.write_text("saved")
 
 @dataclass(frozen=True)
+class Dies:
+    # its worker is killed, as by the system for want of memory, until it has been begun so many times
+    path: Path
+    times: int
+    saves = False
+    def run(self, report, stop):
+        import signal
+        begun = len(self.path.read_text()) if self.path.exists() else 0
+        self.path.write_text("x" * (begun + 1))
+        if begun < self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return begun + 1
+
+@dataclass(frozen=True)
 class Sleeps:
     path: Path
+    saves = False
     def run(self, report, stop):
         self.path.write_text(str(os.getpid()))
         time.sleep(60)
@@ -77,34 +96,65 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def results(pool, *units) -> tuple[list, list]:
+    """What units come to, or the error, with all that was told on the way."""
+    heard, waiting, done = [], list(units), {}
+    futures = {}
+    deadline = time.monotonic() + 120
+    while len(done) < len(units):
+        assert time.monotonic() < deadline
+        while waiting and len(futures) - len(done) < pool.workers:
+            futures[pool.submit(waiting[0])] = len(futures)
+            waiting.pop(0)
+        for future in pool.wait(lambda future, share: heard.append((futures[future], share))):
+            done[futures[future]] = future.exception() or future.result()
+    return [done[number] for number in range(len(units))], heard
+
+
 def test_units_run_elsewhere_on_one_thread_and_deaf_to_ctrl_c(units):
-    with Pool(1) as pool:
-        facts, fails = pool.submit(7, units.Facts()), pool.submit(8, units.Fails())
-        pid, threads, deaf = facts.result(timeout=60)
-        assert (threads, deaf) == (1, True)
-        assert pid != os.getpid()
-        with pytest.raises(ValueError, match="no luck"):
-            fails.result(timeout=60)
-        deadline = time.monotonic() + 10
-        while not (news := pool.progress()):
-            assert time.monotonic() < deadline
-        assert news == {7: 0.5}
+    with Processes(1) as pool:
+        ((pid, threads, deaf), problem), heard = results(pool, units.Facts(), units.Fails())
+    assert (threads, deaf) == (1, True)
+    assert pid != os.getpid()
+    assert repr(problem) == "ValueError('no luck')"
+    assert all(0 < share <= 0.5 for _, share in heard)
     assert not multiprocessing.active_children()
+
+
+def test_inline_units_run_here_when_they_are_waited_for(units):
+    with Inline() as pool:
+        ((pid, *_), problem), heard = results(pool, units.Facts(), units.Fails())
+        future = pool.submit(units.Facts())
+        assert not future.done()
+        assert pool.wait(lambda *_: None) == [future]
+        assert pool.wait(lambda *_: None) == []
+    assert pid == os.getpid()
+    assert repr(problem) == "ValueError('no luck')"
+    assert (0, 0.5) in heard
+
+
+def test_a_unit_whose_worker_is_killed_is_begun_once_more_and_takes_no_other_with_it(units, tmp_path):
+    once, twice = units.Dies(tmp_path / "once", 1), units.Dies(tmp_path / "twice", 2)
+    with Processes(2) as pool:
+        (other, saved, lost, after), _ = results(pool, units.Facts(), once, twice, units.Facts())
+    assert saved == 2
+    assert isinstance(lost, BenchError)
+    assert "its worker process was killed 2 times, perhaps for want of memory" in str(lost)
+    assert (tmp_path / "twice").read_text() == "xx"
+    assert other[1] == after[1] == 1
 
 
 def test_ctrl_c_lets_a_training_save_and_ends_the_rest_at_once(units, tmp_path):
     saved, pid = tmp_path / "saved.txt", tmp_path / "worker.pid"
     interrupted = 0.0
-    with pytest.raises(KeyboardInterrupt), Pool(2) as pool:  # noqa: PT012 - it is the exit that is tested
-        pool.submit(0, units.Saves(saved), saves=True)
-        pool.submit(1, units.Sleeps(pid))
-        pool.submit(2, units.Saves(tmp_path / "never.txt"), saves=True)
+    with pytest.raises(KeyboardInterrupt), Processes(2) as pool:  # noqa: PT012 - it is the exit that is tested
+        pool.submit(units.Saves(saved))
+        pool.submit(units.Sleeps(pid))
         wait_for(saved.with_suffix(".begun"))
         worker = int(wait_for(pid))
         interrupted = time.monotonic()
         raise KeyboardInterrupt
     assert saved.read_text() == "saved"
-    assert not (tmp_path / "never.txt").exists()
     assert time.monotonic() - interrupted < 15
     deadline = time.monotonic() + 10
     while alive(worker) or multiprocessing.active_children():
@@ -124,10 +174,12 @@ def test_workers_die_with_whoever_made_them(units, tmp_path, deadly):
             from pathlib import Path
             if __name__ == "__main__":
                 sys.path.insert(0, {str(tmp_path)!r})
-                from bench.study.pool import Pool
+                from bench.study.pool import Processes
                 from units_of_a_test import Sleeps
-                with Pool(1) as pool:
-                    pool.submit(0, Sleeps(Path({str(pid)!r}))).result()
+                with Processes(1) as pool:
+                    pool.submit(Sleeps(Path({str(pid)!r})))
+                    while True:
+                        pool.wait(lambda *_: None)
             """
         )
     )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from typing import Any
-
 import pandas as pd
 import pytest
 
-from bench.errors import BadStore, BenchError, DiskFull
+from bench.errors import BadStore, DiskFull, OutOfBudget
 from bench.store.database import Store
 from bench.study import runner
 from bench.study.file import load_study
-from bench.study.plan import Cells
+from bench.study.plan import Agenda, agenda_of
+from bench.study.pool import Inline, Pool, Processes
 from bench.study.runner import Report, run_study
-from bench.study.work import Judging, Training
+from bench.study.work import Checking, Judging
+from bench.verdict import Verdict
+
+from .shown import Shown
 
 HEAD = """
 name = "runner"
@@ -45,65 +44,22 @@ JOIN attacks a(attack_id, attack) USING (attack_id) ORDER BY ALL
 """
 
 
-class Inline:
-    """A pool that does each unit where it is handed out."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-
-    def __enter__(self) -> Inline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def progress(self) -> dict[int, float]:
-        return {0: 1.0}
-
-    def submit(self, key: int, unit: Any, *, saves: bool = False) -> Future[Any]:
-        assert saves is isinstance(unit, Training)
-        future: Future[Any] = Future()
-        try:
-            future.set_result(unit.run(lambda share: None, lambda: False))
-        except Exception as problem:
-            future.set_exception(problem)
-        return future
-
-
-class Shown:
-    def __init__(self) -> None:
-        self.totals: list[float] = []
-        self.shares: list[float] = []
-        self.lines: list[str] = []
-
-    def plan(self, total: float) -> None:
-        self.totals.append(total)
-
-    def advance(self, done: float, doing: str) -> None:
-        self.shares.append(done / self.totals[-1] if self.totals[-1] else 1.0)
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "Pool", Inline)
-
-    def made(entries: str, name: str = "b") -> Cells:
+def study(tmp_path):
+    def made(entries: str, name: str = "b", head: str = HEAD) -> Agenda:
         path = tmp_path / "s.toml"
-        path.write_text(HEAD + entries)
-        return Cells(load_study(path), Store(tmp_path / f"{name}.duckdb"), tmp_path / name)
+        path.write_text(head + entries)
+        return agenda_of(load_study(path), Store(tmp_path / f"{name}.duckdb"), tmp_path / name)
 
     return made
 
 
-def run(cells: Cells, workers: int = 1) -> tuple[Report, Shown]:
+def run(agenda: Agenda, pool: Pool | None = None) -> tuple[Report, Shown]:
     shown = Shown()
-    return run_study(cells, workers, shown), shown
+    return run_study(agenda, pool or Inline(), shown), shown
 
 
-def outcomes(cells: Cells) -> pd.DataFrame:
+def outcomes(cells: Agenda) -> pd.DataFrame:
     return cells.store.query(ALL)
 
 
@@ -128,10 +84,9 @@ def test_everything_is_done_once(study):
 
 
 def test_a_judged_network_is_checked_once_and_anew_when_more_was_judged(study):
-    def checked(**changes: object) -> tuple[int, int]:
-        cells = study(PAIR)
-        cells.study = replace(cells.study, checks="default", **changes)
-        cells.trials = cells.study.trials()
+    def checked(attacks: str = '"fgsm", "pgd-sat"') -> tuple[int, int]:
+        head = HEAD.replace('"none"', '"default"').replace('"fgsm", "pgd-sat"', attacks)
+        cells = study(PAIR, head=head)
         report, _ = run(cells)
         assert report.failures == []
         return report.checked, cells.store.rows("SELECT count(*) FROM checks")[0][0]
@@ -141,14 +96,13 @@ def test_a_judged_network_is_checked_once_and_anew_when_more_was_judged(study):
     assert once == 1
     assert verdicts > 20
     assert checked() == (0, verdicts)
-    assert checked(attacks=["fgsm", "pgd-sat", "cw"]) == (1, verdicts)
+    assert checked('"fgsm", "pgd-sat", "cw"') == (1, verdicts)
 
 
-def test_real_workers_come_to_the_same_outcomes_as_none(study, monkeypatch):
+def test_real_workers_come_to_the_same_outcomes_as_none(study):
     run(study(PAIR, "inline"))
-    monkeypatch.undo()
     cells = study(PAIR, "workers")
-    report, _ = run(cells, workers=2)
+    report, _ = run(cells, Processes(2))
     assert (report.trained, report.judged, report.failures) == (2, 9, [])
     pd.testing.assert_frame_equal(outcomes(cells), outcomes(study(PAIR, "inline")))
 
@@ -167,7 +121,7 @@ def test_a_unit_that_fails_otherwise_fails_its_cell_only(study, monkeypatch):
     judge = Judging.run
 
     def sometimes(self, report, stop):
-        if self.trial.name == "fgsm" and self.path.name.startswith("natural"):
+        if self.trial.name == "fgsm" and self.network.row.method == "natural":
             raise RuntimeError("out of luck")
         return judge(self, report, stop)
 
@@ -178,7 +132,6 @@ def test_a_unit_that_fails_otherwise_fails_its_cell_only(study, monkeypatch):
     found = cells.store.query("SELECT method, attack FROM summary")
     assert len(found[found["method"] == "pgd-at"]) == 3
     monkeypatch.undo()
-    monkeypatch.setattr(runner, "Pool", Inline)
     again, _ = run(study("[entries.natural]\n[entries.pgd-at]\n"))
     assert (again.trained, again.failures) == (0, [])
     assert len(cells.store.query("SELECT 1 FROM summary")) == 6
@@ -191,7 +144,7 @@ def test_a_lost_checkpoint_is_trained_again_only_when_needed_with_its_teachers(s
     cells = study(chain)
     run(cells)
     before = outcomes(cells)
-    for path in (cells.out / "checkpoints").iterdir():
+    for path in (cells.store.path.with_suffix("") / "checkpoints").iterdir():
         path.unlink()
     report, _ = run(study(chain))
     assert (report.trained, report.judged) == (0, 0)
@@ -230,10 +183,47 @@ def test_a_store_that_takes_no_more_stops_the_run(study, monkeypatch, problem):
     assert len(outcomes(cells)) == 2 * 3 * 30
 
 
-def test_a_killed_worker_is_told_in_words(study, monkeypatch):
-    def killed(self, report, stop):
-        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+def test_an_entry_is_judged_before_the_next_one_is_trained(study, monkeypatch):
+    monkeypatch.setattr(runner, "OFTEN", 0.0)
+    _, shown = run(study("[entries.natural]\n[entries.pgd-at]\n"))
+    heard = list(dict.fromkeys(filter(None, shown.doing)))
+    assert heard == [
+        f"{name} (seed 0): {doing}"
+        for name in ("natural", "pgd-at")
+        for doing in ("training", "clean", "fgsm", "pgd-sat")
+    ]
 
-    monkeypatch.setattr(Judging, "run", killed)
-    with pytest.raises(BenchError, match="a worker process was killed"):
-        run(study("[entries.natural]\n"))
+
+def test_code_that_leaves_the_process_fails_its_cell_and_not_the_run(study, monkeypatch):
+    judge = Judging.run
+
+    def leaving(self, report, stop):
+        if self.network.row.method == "natural":
+            raise SystemExit(0)
+        return judge(self, report, stop)
+
+    monkeypatch.setattr(Judging, "run", leaving)
+    report, _ = run(study("[entries.natural]\n[entries.pgd-at]\n"))
+    assert report.failures == ["natural (seed 0): SystemExit: 0"]
+    assert report.judged == 9
+
+
+def test_an_attack_that_leaves_its_budget_fails_its_cell_and_is_told_by_a_check(study, monkeypatch):
+    judge = Judging.run
+
+    def cheating(self, report, stop):
+        if self.trial.name == "fgsm":
+            raise OutOfBudget("attack 'fgsm' moved sample 3 by 0.5")
+        return judge(self, report, stop)
+
+    def told(self, report, stop):
+        (problem,) = [run for run in self.asked.runs.values() if isinstance(run, OutOfBudget)]
+        return [Verdict("budget", None, None, "fail", 1, str(problem))]
+
+    monkeypatch.setattr(Judging, "run", cheating)
+    monkeypatch.setattr(Checking, "run", told)
+    agenda = study("[entries.natural]\n", head=HEAD.replace('"none"', '"default"'))
+    report, _ = run(agenda)
+    assert report.failures == ["natural (seed 0): attack 'fgsm' moved sample 3 by 0.5"]
+    found = agenda.store.rows("SELECT check_name, verdict, detail FROM checks")
+    assert found == [("budget", "fail", "attack 'fgsm' moved sample 3 by 0.5")]

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench.cli.making import attack_names
 
 from bench.cli import run
-from bench.cli.making import attack_names
 from bench.data.load import load
 from bench.store.database import Store
 from bench.study import file as study

@@ -1,0 +1,159 @@
+"""Verbs that run studies: run, demo."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.console import progress, resumable, stderr, stdout
+from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Db, cores, device_of
+from bench.cli.reading import store_at
+from bench.errors import BadStudy
+
+if TYPE_CHECKING:
+    from bench.study.file import Study
+    from bench.study.plan import Agenda
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    for verb in (run, demo):
+        app.command()(verb)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    db: Db = DEFAULT_DB,
+    out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, boards and figures.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Do what a study lacks: train, attack, store; then write its boards and figures.
+
+    Example: evenbench run results/studies/digits.toml --dry-run
+    """
+    from bench.study.file import load_study
+
+    raise typer.Exit(perform(load_study(study), db, out, workers, dry_run=dry_run, as_json=as_json))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("results/demo"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+) -> None:
+    """Train six methods on the scikit-learn digits, attack them, and show the class-by-class leaderboard.
+
+    Example: evenbench demo
+    """
+    from bench.study.file import load_study
+
+    if fresh:
+        clear(out)
+    with as_file(files("bench.study") / "demo.toml") as path:
+        study = load_study(path)
+    raise typer.Exit(perform(study, out / "bench.duckdb", out, workers))
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run wrote into a folder, and nothing else."""
+    for name in ("checkpoints", "figures"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("bench.duckdb", "bench.duckdb.wal", "leaderboard.md", "leaderboard.html"):
+        (out / name).unlink(missing_ok=True)
+
+
+def perform(
+    study: Study, db: Path, out: Path | None, workers: int, *, dry_run: bool = False, as_json: bool = False
+) -> int:
+    """Run a study and write its boards and figures; the exit code."""
+    from bench.study.plan import agenda_of
+    from bench.study.pool import Processes
+    from bench.study.runner import run_study
+
+    if workers < 0:
+        raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
+    study = replace(study, device=device_of(study.device))
+    place, store = out or Path("results") / study.name, store_at(db, PATIENCE)
+    with progress() as shown, resumable():
+        agenda = agenda_of(study, store, place)
+        if dry_run:
+            forecast = list(agenda.forecast())
+        else:
+            report = run_study(agenda, Processes(workers or (cores() if study.device == "cpu" else 1)), shown)
+    if dry_run:
+        tell_forecast(forecast, as_json=as_json)
+        return 0
+    stderr().print(
+        f"{report.trained} trained, {report.judged} chunks judged, {report.checked} checked now", markup=False
+    )
+    files = publish(agenda, place, quiet=as_json)
+    if as_json:
+        facts = {
+            "trained": report.trained,
+            "judged": report.judged,
+            "checked": report.checked,
+            "failures": report.failures,
+            "database": str(store.path),
+            "files": [str(path) for path in files],
+        }
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+    for line in report.failures:
+        stderr().print(f"failed: {line}", markup=False, soft_wrap=True)
+    return 1 if report.failures else 0
+
+
+def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> None:
+    """Show what a run would do."""
+    if as_json:
+        keys = ("cell", "training", "evaluation")
+        sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in forecast], indent=2) + "\n")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("cell", "training", "images to judge", box=None)
+    for row in forecast:
+        table.add_row(*map(Text, row))  # as plain strings, brackets would be read as markup
+    stdout().print(table)
+
+
+def publish(agenda: Agenda, place: Path, *, quiet: bool) -> list[Path]:
+    """Print a study's boards unless `quiet`; write them and the figures into a folder. The files written."""
+    from bench.errors import BadStore
+    from bench.report.boards import Scope
+    from bench.report.leaderboard import boards, render
+    from bench.report.plots import plot
+
+    store = agenda.store
+    # A database may hold more than this study: its boards must not depend on what else is there.
+    scope = Scope(
+        checkpoints=tuple(cell.checkpoint_id for cell in agenda.cells if cell.checkpoint_id and cell.trials),
+        datasets=(agenda.images.dataset_id,),
+        attacks=tuple(trial.attack_id for trial in agenda.trials),
+    )
+    try:
+        found = boards(store, scope=scope)
+    except BadStore as problem:  # nothing complete yet: the run's own failures say why
+        stderr().print(str(problem), markup=False, soft_wrap=True)
+        return []
+    figures = plot(store, place / "figures", scope=scope)
+    addresses = [path.relative_to(place).as_posix() for path in figures]
+    tables = []
+    for form in ("md", "html"):
+        path = place / f"leaderboard.{form}"
+        path.write_text(str(render(found, form, figures=addresses)), encoding="utf-8", newline="\n")
+        tables.append(path)
+    if not quiet:
+        stdout().print(render(found, "table"))
+        for path in (store.path, *tables, *figures):
+            stdout().print(f"wrote {path}", markup=False, soft_wrap=True)
+    return [*tables, *figures]
