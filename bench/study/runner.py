@@ -162,9 +162,8 @@ class _Driver:
             self.ahead.forecasts[cell.label] = remembered(
                 agenda.store, network.row.checkpoint_id, agenda.images, cell.trials
             )
+        self.remark_on_lost(cell)
         for trial, parts in cell.lacking:
-            if cell.keep and (lost := len(agenda.images) - sum(map(len, parts))):
-                self.remark(cell, f"{trial.name}: the images of {lost} samples were found earlier and not kept")
             for rows in parts:
                 self.plan(cell, Judging(network, agenda.source, trial, tuple(rows.tolist()), agenda.device, cell.keep))
         if not cell.lacking:
@@ -253,6 +252,14 @@ class _Driver:
     def all_flights(self) -> list[Flight]:
         """Units in flight, and those that wait."""
         return [*self.flying.values(), *(flight for _, _, flight in self.waiting)]
+
+    def remark_on_lost(self, cell: Cell) -> None:
+        """Say which images cannot be kept, because an earlier run has found them and thrown them away."""
+        lacking = {trial: sum(map(len, parts)) for trial, parts in cell.lacking}
+        for trial in cell.trials if cell.keep else ():
+            lost = len(self.agenda.images) - lacking.get(trial, 0)
+            if lost and trial.attack and cell.keep and not cell.keep.place(trial).exists():
+                self.remark(cell, f"{trial.name}: the images of {lost} samples were found earlier and not kept")
 
     def remark(self, cell: Cell, line: str) -> None:
         """Say something about a network, once."""

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.cli import making, reading, run
+from bench.cli import evaluation, reading, run, study
 from bench.data.load import load
 from bench.models.architecture import Architecture, build
 from bench.store.database import Store
@@ -391,7 +391,7 @@ def test_no_database(refused, line):
 
 def test_a_locked_database(workspace, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    for module in (reading, making):
+    for module in (reading, evaluation, study):
         opened = module.store_at
         monkeypatch.setattr(module, "store_at", lambda path, *_, opened=opened: replace(opened(path), patience=0.2))
     code = f"import duckdb; c = duckdb.connect({str(workspace / 'b.duckdb')!r}); print('held', flush=True); input()"

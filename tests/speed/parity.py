@@ -18,9 +18,12 @@ import torch
 
 from bench.attacks.trial import Trial, plan
 from bench.data.load import load
+from bench.data.source import Source
 from bench.evaluation.network import of_checkpoint
 from bench.store.database import Store
-from bench.study.record import record
+from bench.study.plan import Agenda, Cell
+from bench.study.pool import Inline
+from bench.study.runner import run_study
 from bench.training.fit import fit
 from bench.training.method import compose
 from bench.training.run import prepare
@@ -34,8 +37,7 @@ OUT = Path(__file__).parents[2] / "results" / "parity.md"
 class Quiet:
     """No progress bar."""
 
-    def plan(self, total: float) -> None: ...
-    def advance(self, done: float, doing: str) -> None: ...
+    def show(self, share: float, left: float | None, doing: str) -> None: ...
     def say(self, line: str) -> None:
         print(line, file=sys.stderr)  # noqa: T201  # what a script has to say
 
@@ -89,15 +91,19 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     store = Store(folder / "bench.duckdb")
     store.create()
-    train, test = load("digits", "train"), load("digits")
+    train = load("digits", "train")
     lines = []
     for method in ("pgd-at", "natural"):
         run = prepare(compose(method, dataset="digits"), train, "convnet-6", 0, {})
-        target = of_checkpoint(fit(run, folder / f"{method}.safetensors"))
+        path = folder / f"{method}.safetensors"
+        network = of_checkpoint(fit(run, path), path)
         for norm, eps in BUDGETS:
-            for seed in SEEDS:
-                record(store, target, test, trials(norm, eps, seed), batch_size=250, device="cpu", progress=Quiet())
-            lines.append(compared(store, f"digits, convnet-6, {method}", target.row.checkpoint_id, norm, eps))
+            asked = tuple(trial for seed in SEEDS for trial in trials(norm, eps, seed))
+            cell = Cell(method, asked, 250, network=network)
+            report = run_study(Agenda(store, Source("digits", "test"), [cell], "cpu", "none"), Inline(), Quiet())
+            for problem in report.problems.values():
+                raise problem
+            lines.append(compared(store, f"digits, convnet-6, {method}", network.row.checkpoint_id, norm, eps))
     head = ["network", "budget", "samples", "native %", "reference %", "difference"]
     head += ["native/reference differ", "reference seeds differ", "native seeds differ"]
     OUT.write_text(
