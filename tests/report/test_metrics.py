@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -93,6 +95,33 @@ def test_ratios_and_accuracy() -> None:
     one = of(np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.ones(4), np.array([0, 1, 0, 0]))
     assert metrics.accuracy(one) == 0.75
     np.testing.assert_array_equal(metrics.class_accuracy(one, 3), [0.5, 1.0, np.nan])
+
+
+@pytest.fixture(scope="module")
+def macros() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    schema = resources.files("bench.store").joinpath("schema.sql").read_text(encoding="utf-8")
+    for statement in connection.extract_statements(schema):
+        if "MACRO" in statement.query:
+            connection.execute(statement)
+    return connection
+
+
+@given(st.lists(st.one_of(st.none(), st.fractions(0, 1, max_denominator=72).map(float)), min_size=1, max_size=12))
+def test_the_macros_agree_with_the_functions(macros: duckdb.DuckDBPyConnection, found: list[float | None]) -> None:
+    """Classes without samples are NaN in the vector and have no row."""
+    rows = [(f"class {label}", label, value) for label, value in enumerate(found) if value is not None]
+    assume(rows)
+    ((nsd, worst_class, worst_accuracy),) = macros.execute(
+        "SELECT nsd(accuracy), worst_class(class_name, class, accuracy), worst_accuracy(accuracy) FROM "
+        f"(VALUES {', '.join(['(?, ?, ?::DOUBLE)'] * len(rows))}) AS t(class_name, class, accuracy)",
+        [value for row in rows for value in row],
+    ).fetchall()
+    vector = [math.nan if value is None else value for value in found]
+    assert worst_class == f"class {metrics.worst_class(vector)}"
+    assert worst_accuracy == metrics.worst_accuracy(vector)
+    assert (nsd is None) == math.isnan(metrics.nsd(vector))
+    assert nsd is None or nsd == pytest.approx(metrics.nsd(vector), rel=1e-9, abs=1e-12)
 
 
 def test_the_views_agree_with_the_functions(tmp_path: Path) -> None:

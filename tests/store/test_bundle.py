@@ -338,7 +338,7 @@ def test_a_bundle_of_another_schema(folder: Path, tmp_path: Path, monkeypatch: p
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 9}))
     refused(folder, tmp_path, "has schema 9, this evenbench reads 2 and earlier")
-    assert store_module.SCHEMA_VERSION == 2
+    assert bundle.VERSION == 2
 
 
 def forge(folder: Path, table: str, sql: str) -> None:
