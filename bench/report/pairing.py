@@ -6,16 +6,14 @@ fingerprint on one data set identity. Only complete evaluations count.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.report import metrics
+from bench.report.boards import CLEAN
 from bench.report.names import Entry, Member
 from bench.store.database import Store
-
-CLEAN = "clean"
-"""Name of the attack that leaves images alone."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,10 @@ class Meeting:
         return self._side(seeds, self.total.accuracy_b)
 
     def _side(self, seeds: list[list[float]], accuracy: float) -> Side:
-        worst = Counter(metrics.worst_class(vector) for vector in seeds)
-        mean = [sum(column) for column in zip(*seeds, strict=True)]
         spreads = [spread for spread in map(metrics.nsd, seeds) if spread == spread]
         return Side(
             accuracy=accuracy,
-            worst_class=self.class_names[min(worst, key=lambda index: (-worst[index], mean[index], index))],
+            worst_class=self.class_names[metrics.worst_by_vote(seeds)[0]],
             worst_accuracy=sum(map(metrics.worst_accuracy, seeds)) / len(seeds),
             nsd=sum(spreads) / len(spreads) if spreads else float("nan"),
         )

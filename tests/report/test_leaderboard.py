@@ -22,9 +22,9 @@ from rich.console import Console
 
 from bench.errors import BadStore, BenchError, UnknownName
 from bench.report.boards import Scope, arenas, tell_apart
+from bench.report.boards.layout import board_table, class_table, overview_table
 from bench.report.leaderboard import FORMATS, SORTS, Board, Queryable, boards, calibration, render
 from bench.report.page import colour, picture
-from bench.report.tables import board_table, class_table, overview_table
 
 SCHEMA = Path(__file__).parents[2] / "bench" / "store" / "schema.sql"
 METHODS = ("natural", "pgd-at", "trades", "rslad", "absld", "adr")

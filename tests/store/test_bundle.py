@@ -15,7 +15,6 @@ import pytest
 from bench.errors import BadStore, DiskFull
 from bench.outcomes import Outcomes
 from bench.store import bundle
-from bench.store import database as store_module
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, EpochRow
 from bench.verdict import Verdict
