@@ -23,29 +23,8 @@ CSV_HEADER = ("dataset", "split", "subset", "attack", "norm", "eps", "class", "c
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two entries on everything they share.
-
-    Attributes:
-        pairing: the entries and the counts.
-    """
-
-    pairing: Pairing
-
-    @property
-    def a(self) -> Entry:
-        """The first entry."""
-        return self.pairing.a
-
-    @property
-    def b(self) -> Entry:
-        """The second entry."""
-        return self.pairing.b
-
-    @property
-    def meetings(self) -> tuple[Meeting, ...]:
-        """One per data set and attack; clean first."""
-        return self.pairing.meetings
+class Comparison(Pairing):
+    """Two entries on everything they share, ready to be shown; there is at least one meeting."""
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -102,9 +81,9 @@ class Comparison:
             said.append(
                 "Counts are summed over training seeds, paired by seed; worst class and NSD are means over seeds."
             )
-        if self.pairing.unpaired:
-            said.append(f"Left out, as the other has no such seed: {', '.join(self.pairing.unpaired)}.")
-        for label, titles in ((a, self.pairing.only_a), (b, self.pairing.only_b)):
+        if self.unpaired:
+            said.append(f"Left out, as the other has no such seed: {', '.join(self.unpaired)}.")
+        for label, titles in ((a, self.only_a), (b, self.only_b)):
             if titles:
                 said.append(f"Only {label} was evaluated on: {', '.join(titles)}.")
         return said
@@ -115,9 +94,9 @@ class Comparison:
             "a": describe(self.a),
             "b": describe(self.b),
             "meetings": [_as_dict(meeting) for meeting in self.meetings],
-            "only_a": list(self.pairing.only_a),
-            "only_b": list(self.pairing.only_b),
-            "unpaired": list(self.pairing.unpaired),
+            "only_a": list(self.only_a),
+            "only_b": list(self.only_b),
+            "unpaired": list(self.unpaired),
         }
 
     def to_markdown(self) -> str:
@@ -156,22 +135,13 @@ def compare(store: Store, a: str, b: str) -> Comparison:
     pairing = pair(store, find(store, a), find(store, b))
     if not pairing.meetings:
         raise Incomparable(pairing.reason)
-    return Comparison(pairing)
+    return Comparison(**vars(pairing))
 
 
 def describe(entry: Entry) -> dict[str, Any]:
     """An entry, ready for JSON."""
-    return {
-        "name": entry.name,
-        "method": entry.method,
-        "variant": entry.variant,
-        "preset": entry.preset,
-        "model": entry.model,
-        "trained_on": entry.trained_on,
-        "selection": entry.selection,
-        "recipe_id": entry.recipe_id,
-        "checkpoints": [{"checkpoint_id": one.checkpoint_id, "seed": one.seed} for one in entry.members],
-    }
+    facts = {name: value for name, value in vars(entry).items() if name != "members"}
+    return {"name": entry.name, **facts, "checkpoints": [vars(member) for member in entry.members]}
 
 
 def _row(name: str, counts: Counts) -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def test_counts_equal_numpy_on_the_same_samples(store: Store) -> None:
 
 
 def test_seeds_are_paired_and_the_rest_named(store: Store) -> None:
-    pairing = compare(store, "rslad", "adr").pairing
+    pairing = compare(store, "rslad", "adr")
     for meeting in pairing.meetings:
         assert [(one.a.checkpoint_id, one.b.checkpoint_id) for one in meeting.pairs] == [
             ("aaaa0000", "bbbb0000"),

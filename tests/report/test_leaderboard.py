@@ -22,6 +22,7 @@ from rich.console import Console
 
 from bench.errors import BadStore, BenchError, UnknownName
 from bench.report.boards import Scope, arenas, tell_apart
+from bench.report.boards.columns import EXPLAINED, IN_CSV, IN_JSON, IN_TABLES
 from bench.report.boards.layout import board_table, class_table, overview_table
 from bench.report.leaderboard import FORMATS, SORTS, Board, Queryable, boards, calibration, render
 from bench.report.page import colour, picture
@@ -281,6 +282,15 @@ def test_selection_rules_of_one_training_are_not_averaged() -> None:
     (board,) = boards(database)
     assert [row.selection for row in board.rows] == ["best-robust", "last"]
     assert tell_apart(board.rows) == ["adr · best-robust", "adr · last"]
+
+
+def test_a_column_is_declared_once_and_is_in_every_format() -> None:
+    keys = [column.key for column in IN_JSON]
+    assert len(set(keys)) == len(keys)
+    assert {column.key for column in IN_CSV} == {column.key for column in IN_TABLES} == set(keys) - {"recipe_id"}
+    titles = [heading.title for heading in EXPLAINED]
+    assert len(set(titles)) == len(titles)
+    assert all(heading.meaning for heading in EXPLAINED)
 
 
 @pytest.mark.parametrize("column", sorted(SORTS))

@@ -88,6 +88,15 @@ def test_worst_class_is_the_first_of_equals() -> None:
         metrics.worst_class([float("nan")])
 
 
+def test_the_worst_class_of_several_seeds_is_that_of_most() -> None:
+    nan = float("nan")
+    assert metrics.worst_by_vote([[0.2, 0.4], [0.5, 0.4], [0.6, 0.5]]) == (1, 2)
+    assert metrics.worst_by_vote([[nan, 0.3, 0.1], [nan, 0.1, 0.2]]) == (2, 1)  # one vote each: 0.2 against 0.15
+    assert metrics.worst_by_vote([[0.1, 0.3], [0.3, 0.1]]) == (0, 1)  # nothing tells them apart: the first
+    with pytest.raises(ValueError, match="no class has a sample"):
+        metrics.worst_by_vote([[nan, nan]])
+
+
 def test_ratios_and_accuracy() -> None:
     np.testing.assert_array_equal(metrics.ratios([1, 0, 3], [2, 0, 3]), [0.5, np.nan, 1.0])
     nothing: npt.NDArray[np.int64] = np.array([], dtype=int)

@@ -29,7 +29,7 @@ class Column:
         heading: its head in tables; None where it is in CSV and JSON only.
         place: the tables it is in. "everywhere": also in the terminal, where width is short; "wide": on the page and in
             Markdown; "elsewhere": in none of a board's, but in another one, such as the overview.
-        unattacked: its head on a board of unattacked images; None where it is not in that table.
+        unattacked: its head on a board of unattacked images; "same" as under attack, or "none" where it has no place.
         form: how its fact is shown.
         text: what is shown where that takes more of the row than the fact.
         sort_names: its names for --sort, where they are not the key alone.
@@ -40,7 +40,7 @@ class Column:
     order: Literal["high", "low", "text"] | None = None
     heading: Heading | None = None
     place: Literal["everywhere", "wide", "elsewhere"] = "everywhere"
-    unattacked: Heading | None = None
+    unattacked: Heading | Literal["same", "none"] = "same"
     form: Callable[[Any], str] = percent
     text: Callable[[Row], str] | None = None
     sort_names: tuple[str, ...] = ()
@@ -49,6 +49,12 @@ class Column:
     def head(self) -> Heading:
         """Its heading; the key where it has none."""
         return self.heading or Heading(self.key)
+
+    def heading_on(self, *, unattacked: bool) -> Heading | None:
+        """Its heading on a board of unattacked images or another; None where it has no place there."""
+        if not unattacked or self.unattacked == "same":
+            return self.heading
+        return None if self.unattacked == "none" else self.unattacked
 
     def datum(self, row: Row) -> Datum:
         """The cell of a row."""
@@ -99,34 +105,36 @@ def _confidence(of: Callable[[Calibration], float | None]) -> Callable[[Row], Fa
     return lambda row: of(row.robust.calibration) if row.robust.calibration else None
 
 
-_MEANING_WORST = (
-    "Accuracy in percent of the class that fares worst, and which one that is; over several seeds the mean of each "
-    "seed's worst class, named after the most frequent one (2/3: in two of three seeds)."
-)
 _CLEAN = Heading("clean", "Percent of the unattacked test images classified correctly.", "high")
-_WORST = Heading("worst class", _MEANING_WORST, "high")
-_NSD = Heading(
-    "NSD",
-    "Normalized standard deviation of the class accuracies: their spread divided by their mean. "
-    "0 means that all classes fare alike; lower is fairer.",
-    "low",
-)
-_RANK = Heading("#", "Rank by robust accuracy.", "low")
-_METHOD = Heading("method", "Training method; in brackets what was changed from its preset.", numeric=False)
-_MODEL = Heading("model", "Network architecture.", numeric=False)
-_SEEDS = Heading("seeds", "Number of trainings averaged, which differ in the random seed only.")
-_KEPT = Heading("kept epoch", "Rule that chose the training epoch that is judged.", numeric=False)
 _CLEAN_ECE = Heading("clean ECE", "Expected calibration error on the unattacked images, in percent.", "low")
 
-METHOD = Column("method", lambda row: row.method, "text", _METHOD, unattacked=_METHOD)
-MODEL = Column("model", lambda row: row.model, "text", _MODEL, "wide", _MODEL, form=str)
-SEEDS = Column("seeds", lambda row: row.seeds, "high", _SEEDS, "everywhere", _SEEDS, form=str)
+METHOD = Column(
+    "method",
+    lambda row: row.method,
+    "text",
+    Heading("method", "Training method; in brackets what was changed from its preset.", numeric=False),
+)
+MODEL = Column(
+    "model", lambda row: row.model, "text", Heading("model", "Network architecture.", numeric=False), "wide", form=str
+)
 SELECTION = Column(
-    "selection", lambda row: row.selection, "text", _KEPT, "wide", _KEPT, form=lambda rule: rule or MISSING
+    "selection",
+    lambda row: row.selection,
+    "text",
+    Heading("kept epoch", "Rule that chose the training epoch that is judged.", numeric=False),
+    "wide",
+    form=lambda rule: rule or MISSING,
+)
+SEEDS = Column(
+    "seeds",
+    lambda row: row.seeds,
+    "high",
+    Heading("seeds", "Number of trainings averaged, which differ in the random seed only."),
+    form=str,
 )
 RECIPE = Column("recipe_id", lambda row: row.recipe_id, "text")
 ENTRY = (
-    Column("rank", lambda row: row.rank, "low", _RANK, unattacked=_RANK, form=str),
+    Column("rank", lambda row: row.rank, "low", Heading("#", "Rank by robust accuracy.", "low"), form=str),
     METHOD,
     Column("variant", lambda row: row.variant, "text"),
     Column("preset", lambda row: row.preset, "text"),
@@ -139,35 +147,40 @@ CLEAN_ACCURACY = Column(
     _clean(lambda score: score.accuracy),
     "high",
     _CLEAN,
+    unattacked="none",
     text=lambda row: with_spread(row.clean),
     sort_names=("clean_accuracy", "clean"),
 )
 UNATTACKED = (CLEAN_ACCURACY, Column("clean_accuracy_std", _clean(lambda score: score.accuracy_std), "low"))
 """Accuracy on the unattacked images."""
 
+_ROBUST = "Percent of the test images still classified correctly when attacked; ± is the standard deviation over seeds."
 ACCURACY = Column(
     "accuracy",
     lambda row: row.robust.accuracy,
     "high",
-    Heading(
-        "robust",
-        "Percent of the test images still classified correctly when attacked; ± is the standard deviation over seeds.",
-        "high",
-    ),
+    Heading("robust", _ROBUST, "high"),
     unattacked=_CLEAN,
     text=lambda row: with_spread(row.robust),
     sort_names=("accuracy", "robust"),
+)
+_WORST = (
+    "Accuracy in percent of the class that fares worst, and which one that is; over several seeds the mean of each "
+    "seed's worst class, named after the most frequent one (2/3: in two of three seeds)."
 )
 WORST = Column(
     "worst_accuracy",
     lambda row: row.robust.worst_accuracy,
     "high",
-    _WORST,
-    unattacked=_WORST,
+    Heading("worst class", _WORST, "high"),
     text=lambda row: worst(row.robust, row.seeds),
     sort_names=("worst_accuracy", "worst"),
 )
-NSD = Column("nsd", lambda row: row.robust.nsd, "low", _NSD, unattacked=_NSD, form=plain)
+_NSD = (
+    "Normalized standard deviation of the class accuracies: their spread divided by their mean. "
+    "0 means that all classes fare alike; lower is fairer."
+)
+NSD = Column("nsd", lambda row: row.robust.nsd, "low", Heading("NSD", _NSD, "low"), form=plain)
 ATTACKED = (
     ACCURACY,
     Column("accuracy_std", lambda row: row.robust.accuracy_std, "low"),
@@ -179,66 +192,60 @@ ATTACKED = (
 )
 """Accuracy under the board's attack, and how the classes share it."""
 
-MEAN_CONFIDENCE = Column(
-    "mean_confidence",
-    _confidence(lambda of: of.mean_confidence),
-    heading=Heading("confidence", "Mean confidence of the predictions, in percent."),
-    place="elsewhere",
+_ECE = (
+    "Expected calibration error under the attack, in percent: how far the confidence of the predictions lies from the "
+    "share of them that is right, on average over 15 bins of equal width. Lower is better."
 )
-ECE = Column(
-    "ece",
-    _confidence(lambda of: of.ece),
-    "low",
-    Heading(
-        "ECE",
-        "Expected calibration error under the attack, in percent: how far the confidence of the predictions lies from "
-        "the share of them that is right, on average over 15 bins of equal width. Lower is better.",
-        "low",
+_ECE_MASS = "Expected calibration error over 15 bins of equal numbers of samples."
+_ON_ERRORS = "Mean confidence of the wrong predictions, in percent."
+_KL = (
+    "How far the attack moves the output: mean Kullback-Leibler divergence of the softmax on the clean image from that "
+    "on the attacked one, in nats; 0 for images that were wrong unattacked."
+)
+CALIBRATION = (
+    Column(
+        "mean_confidence",
+        _confidence(lambda of: of.mean_confidence),
+        heading=Heading("confidence", "Mean confidence of the predictions, in percent."),
+        place="elsewhere",
     ),
-    "wide",
-    _CLEAN_ECE,
-)
-ECE_MASS = Column(
-    "ece_mass",
-    _confidence(lambda of: of.ece_mass),
-    heading=Heading("equal mass", "Expected calibration error over 15 bins of equal numbers of samples.", "low"),
-    place="elsewhere",
-)
-ERROR_CONFIDENCE = Column(
-    "error_confidence",
-    _confidence(lambda of: of.error_confidence),
-    heading=Heading("on errors", "Mean confidence of the wrong predictions, in percent.", "low"),
-    place="elsewhere",
-)
-DIVERGENCE = Column(
-    "divergence",
-    _confidence(lambda of: of.divergence),
-    "low",
-    Heading(
-        "KL",
-        "How far the attack moves the output: mean Kullback-Leibler divergence of the softmax on the clean image from "
-        "that on the attacked one, in nats; 0 for images that were wrong unattacked.",
-        "low",
+    Column("ece", _confidence(lambda of: of.ece), "low", Heading("ECE", _ECE, "low"), "wide", _CLEAN_ECE),
+    Column("ece_mass", _confidence(lambda of: of.ece_mass), None, Heading("equal mass", _ECE_MASS, "low"), "elsewhere"),
+    Column(
+        "error_confidence",
+        _confidence(lambda of: of.error_confidence),
+        None,
+        Heading("on errors", _ON_ERRORS, "low"),
+        "elsewhere",
     ),
-    "wide",
-    form=plain,
+    Column(
+        "divergence",
+        _confidence(lambda of: of.divergence),
+        "low",
+        Heading("KL", _KL, "low"),
+        "wide",
+        "none",
+        form=plain,
+    ),
+    Column(
+        "clean_ece",
+        _clean(lambda score: score.calibration.ece if score.calibration else None),
+        None,
+        _CLEAN_ECE,
+        "elsewhere",
+    ),
 )
-CLEAN_ECE = Column(
-    "clean_ece",
-    _clean(lambda score: score.calibration.ece if score.calibration else None),
-    heading=_CLEAN_ECE,
-    place="elsewhere",
+"""Whether the confidences under the board's attack can be believed."""
+
+_BEST_KNOWN = (
+    "Percent classified correctly under every one of several attacks: a sample counts as broken as soon as any of them "
+    "broke it, whatever its strength. It is not an attack, so it compares with no attack's figure."
 )
 BEST_KNOWN = Column(
     "best_known_accuracy",
     lambda row: row.best_known.score.accuracy if row.best_known else None,
     "high",
-    Heading(
-        "best known",
-        "Percent classified correctly under every one of several attacks: a sample counts as broken as soon as any of "
-        "them broke it, whatever its strength. It is not an attack, so it compares with no attack's figure.",
-        "high",
-    ),
+    Heading("best known", _BEST_KNOWN, "high"),
     "elsewhere",
     sort_names=("best_known",),
 )
@@ -250,6 +257,7 @@ OTHERS = (
         "high",
         Heading("clean worst", "The worst class of the unattacked images.", "high"),
         "wide",
+        "none",
         text=lambda row: worst(row.clean, row.seeds),
     ),
     Column(
@@ -258,15 +266,16 @@ OTHERS = (
         "low",
         Heading("clean NSD", "NSD of the class accuracies on unattacked images.", "low"),
         "wide",
+        "none",
         form=plain,
     ),
-    *(MEAN_CONFIDENCE, ECE, ECE_MASS, ERROR_CONFIDENCE, DIVERGENCE, CLEAN_ECE),
+    *CALIBRATION,
     BEST_KNOWN,
     Column("best_known_attacks", lambda row: row.best_known.attacks if row.best_known else None),
     Column("checks", lambda row: row.checks),
     Column("failed_checks", lambda row: row.failed_checks),
 )
-"""Everything else; a new figure goes here, or beside those of the attack."""
+"""Everything else."""
 
 # The same columns in the order of each format, which programs and eyes have got used to.
 IN_TABLES = (*ENTRY, SEEDS, *UNATTACKED, *ATTACKED, *OTHERS, SELECTION)
@@ -280,15 +289,10 @@ SORTS: Mapping[str, Callable[[Row], SortKey]] = {
 
 
 def columns_of(*, unattacked: bool, brief: bool) -> list[tuple[Column, Heading]]:
-    """The columns of a board's table with their headings.
-
-    Args:
-        unattacked: for a board of unattacked images.
-        brief: for a narrow place.
-    """
-    places = ("everywhere",) if brief else ("everywhere", "wide")
-    found = [(column, column.unattacked if unattacked else column.heading) for column in IN_TABLES]
-    return [(column, heading) for column, heading in found if heading and column.place in places]
+    """The columns of a board's table, of unattacked images or not, and their headings; `brief` for a narrow place."""
+    shown = [column for column in IN_TABLES if column.place in (("everywhere",) if brief else ("everywhere", "wide"))]
+    found = [(column, column.heading_on(unattacked=unattacked)) for column in shown]
+    return [(column, heading) for column, heading in found if heading]
 
 
 EXPLAINED = (*(heading for _, heading in columns_of(unattacked=False, brief=False)), BEST_KNOWN.head)

@@ -8,13 +8,8 @@ from dataclasses import replace
 from bench.report.boards.columns import (
     ACCURACY,
     BEST_KNOWN,
+    CALIBRATION,
     CLEAN_ACCURACY,
-    CLEAN_ECE,
-    DIVERGENCE,
-    ECE,
-    ECE_MASS,
-    ERROR_CONFIDENCE,
-    MEAN_CONFIDENCE,
     METHOD,
     MODEL,
     NSD,
@@ -123,17 +118,15 @@ def class_table(board: Board) -> Table:
     return Table(f"class by class, {title_of(board)}", headings, rows, note, _doubtful(board.rows))
 
 
-_CALIBRATION = (MEAN_CONFIDENCE, ECE, ECE_MASS, ERROR_CONFIDENCE, CLEAN_ECE, DIVERGENCE)
-
-
 def calibration_table(board: Board) -> Table:
     """Whether the confidences of each entry of a board can be believed, for a narrow place."""
+    columns = sorted(CALIBRATION, key=lambda column: column.form is not percent)  # nats after percentages
     names = tell_apart(board.rows)
     rows = tuple(
-        (named(name), _accuracy(row.robust), *(column.datum(row) for column in _CALIBRATION))
+        (named(name), _accuracy(row.robust), *(column.datum(row) for column in columns))
         for row, name in zip(board.rows, names, strict=True)
     )
-    headings = (METHOD.head, ACCURACY.head, *(column.head for column in _CALIBRATION))
+    headings = (METHOD.head, ACCURACY.head, *(column.head for column in columns))
     note = (
         "percent, but KL in nats; ECE: expected calibration error over 15 bins of equal width, or of equal mass; on "
         "errors: mean confidence where wrong; KL: of the clean from the attacked output" + _doubts(board.rows, names)
