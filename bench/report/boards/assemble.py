@@ -145,13 +145,8 @@ def _best_known(found: Sequence[ClassCounts | None], names: Sequence[str]) -> Be
 
 def _checks(seeds: Sequence[Judged], found: Mapping[Threat, Mapping[str, str]]) -> tuple[str, tuple[str, ...]]:
     """The worst verdict of all checkpoints of a row, and the checks that fail."""
-    of_each = [
-        [
-            *found.get(one.threat, {}).items(),
-            *found.get((one.checkpoint, one.board.dataset_id, "none", "0"), {}).items(),
-        ]
-        for one in seeds
-    ]
+    places = [(one.threat, (one.checkpoint, one.board.dataset_id, "none", "0")) for one in seeds]
+    of_each = [[item for threat in threats for item in found.get(threat, {}).items()] for threats in places]
     failed = tuple(sorted({name for said in of_each for name, word in said if word == "fail"}))
     if failed:
         return "fail", failed
