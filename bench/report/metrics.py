@@ -1,4 +1,4 @@
-"""The numbers of the board, as functions of outcomes and of class vectors.
+"""The numbers of the board, as functions of the accuracies of the classes.
 
 The macros in schema.sql compute the same from the database; a test holds the two together. Classes without a sample
 have accuracy NaN here, do not appear there, and count in neither.
@@ -13,19 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bench.outcomes import Outcomes
-
 Vector = npt.NDArray[np.float64]
-
-
-def accuracy(outcomes: Outcomes) -> float:
-    """Fraction of the samples still classified correctly; NaN without samples."""
-    return float(outcomes.correct.mean()) if len(outcomes) else float("nan")
-
-
-def class_accuracy(outcomes: Outcomes, classes: int) -> Vector:
-    """(K,) fraction of each class still classified correctly; NaN where a class has no sample."""
-    return outcomes.class_accuracy(classes)
 
 
 def ratios(correct: npt.ArrayLike, n: npt.ArrayLike) -> Vector:

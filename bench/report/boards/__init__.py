@@ -11,32 +11,16 @@ database's views, in class order, so that the same database gives the same bytes
     layout.py     the tables that boards are shown as
 """
 
-from bench.report.boards.assemble import STRONGEST, boards
+from bench.report.boards.assemble import boards
 from bench.report.boards.columns import SORTS
 from bench.report.boards.counts import EVERYTHING, Queryable, Scope
-from bench.report.boards.values import (
-    CLEAN,
-    DOUBTFUL,
-    NOT_RUN,
-    BestKnown,
-    Board,
-    Calibration,
-    Row,
-    Score,
-    arenas,
-    tell_apart,
-)
+from bench.report.boards.values import CLEAN, Board, Row, Score, arenas, tell_apart
 
 __all__ = [
     "CLEAN",
-    "DOUBTFUL",
     "EVERYTHING",
-    "NOT_RUN",
     "SORTS",
-    "STRONGEST",
-    "BestKnown",
     "Board",
-    "Calibration",
     "Queryable",
     "Row",
     "Scope",
