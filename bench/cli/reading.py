@@ -1,8 +1,7 @@
-"""Verbs that read: leaderboard, plot, compare, check, checks, export, import, sql. None of them imports torch."""
+"""Verbs that read: leaderboard, plot, compare, check, soundness, export, import, sql. None of them imports torch."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +12,21 @@ import typer
 from bench.cli.console import stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Db
 from bench.errors import BadStore, UnknownName
+from bench.report.tables import text_table
 
 if TYPE_CHECKING:
+    from bench.report.tables import Table
     from bench.store.database import Store
+
+Called = Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command."""
-    for verb in (leaderboard, plot, compare, check, checks, export, sql):
+    for verb in (leaderboard, plot, compare, check, soundness, export, sql):
         app.command()(verb)
     app.command("import")(merge)
+    app.command(hidden=True)(checks)
 
 
 def store_at(path: Path, patience: float = 10.0) -> Store:
@@ -32,7 +36,7 @@ def store_at(path: Path, patience: float = 10.0) -> Store:
     return Store(path, patience=patience, say=lambda line: stderr().print(line, markup=False))
 
 
-def give(text: str, out: Path | None) -> None:
+def give(text: str, out: Path | None = None) -> None:
     """Write a text to a file, or to standard output."""
     if out is None:
         sys.stdout.write(text)
@@ -42,17 +46,16 @@ def give(text: str, out: Path | None) -> None:
     stderr().print(f"wrote {out}", markup=False, soft_wrap=True)
 
 
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> None:
-    """Print a table: the first column is a name, the others are figures, but for those with these heads."""
-    from rich.table import Table
-    from rich.text import Text
+def tell(table: Table) -> None:
+    """Print a table between lines of text."""
+    from bench.report.formats import bare
 
-    table = Table(title=Text(title) if title else None, title_justify="left", box=None, padding=(0, 1))
-    for at, head in enumerate(header):
-        table.add_column(Text(head), justify="left" if at == 0 or head in words else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    stdout().print(table)
+    stdout().print(bare(table))
+
+
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> None:
+    """Print a table of texts: the first column is a name, the others are figures, but for those with these heads."""
+    tell(text_table(title, header, rows, words))
 
 
 def leaderboard(
@@ -100,7 +103,7 @@ def plot(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")],
+    a: Called,
     b: Annotated[str, typer.Argument(help="What to compare it with.")],
     db: Db = DEFAULT_DB,
     attack: Annotated[str | None, typer.Option(help="Show this attack only, in the table.")] = None,
@@ -112,27 +115,28 @@ def compare(
     Example: evenbench compare rslad absld --db results/demo/bench.duckdb
     """
     from bench.report.compare import compare as compared
+    from bench.report.formats import json_text
 
     form = "json" if as_json else format
     found = compared(store_at(db), a, b)
-    if form == "table":
-        chosen = [meeting for meeting in found.meetings if attack is None or meeting.title.split()[0] == attack]
-        if not chosen:
-            raise UnknownName.among("attack of both", attack or "", {m.title.split()[0] for m in found.meetings})
-        for meeting in chosen:
-            show(meeting.title, found.header, found.rows(meeting))
-        for note in found.notes():
-            stdout().print(note, markup=False)
-    elif form == "json":
-        sys.stdout.write(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
-    elif form in ("md", "csv"):
-        sys.stdout.write(found.to_markdown() if form == "md" else found.to_csv())
-    else:
-        raise UnknownName.among("format", form, ["table", "md", "csv", "json"])
+    match form:
+        case "table":
+            for meeting in found.under(attack):
+                tell(found.table(meeting))
+            for note in found.notes():
+                stdout().print(note, markup=False)
+        case "md":
+            give(found.to_markdown())
+        case "csv":
+            give(found.to_csv())
+        case "json":
+            give(json_text(found.as_dict()))
+        case _:
+            raise UnknownName.among("format", form, ["table", "md", "csv", "json"])
 
 
 def check(
-    candidate: Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")],
+    candidate: Called,
     against: Annotated[str, typer.Option(help="The baseline it must not fall behind.")],
     db: Db = DEFAULT_DB,
     attack: Annotated[str | None, typer.Option(help="Judge by this attack only.")] = None,
@@ -146,21 +150,21 @@ def check(
 
     Example: evenbench check absld --against rslad --db results/demo/bench.duckdb
     """
-    from bench.report.regression import HEADER
+    from bench.report.formats import json_text
     from bench.report.regression import check as judged
 
-    verdict = judged(store_at(db), candidate, against, attack=attack, alpha=alpha, floor=floor)
+    decision = judged(store_at(db), candidate, against, attack=attack, alpha=alpha, floor=floor)
     if as_json:
-        sys.stdout.write(json.dumps(verdict.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        give(json_text(decision.as_dict()))
     else:
-        show("", HEADER, verdict.rows())
-        for line in (*verdict.notes(), verdict.sentence):
+        tell(decision.table())
+        for line in (*decision.notes(), decision.sentence):
             stdout().print(line, markup=False)
-    raise typer.Exit(verdict.exit_code)
+    raise typer.Exit(decision.exit_code)
 
 
-def checks(
-    ckpt: Annotated[str, typer.Argument(help="A method as the board shows it, or a checkpoint's id.")],
+def soundness(
+    ckpt: Called,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:
@@ -168,18 +172,33 @@ def checks(
 
     Exit code 0: no check fails. 1: one fails. 2: there is no such entry, or no check of it is recorded.
 
-    Example: evenbench checks rslad --db results/demo/bench.duckdb
+    Example: evenbench soundness rslad --db results/demo/bench.duckdb
     """
-    from bench.report.soundness import HEADER, report
+    from bench.report.formats import json_text
+    from bench.report.soundness import soundness as found_of
 
-    found = report(store_at(db), ckpt)
+    found = found_of(store_at(db), ckpt)
     if as_json:
-        sys.stdout.write(json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        give(json_text(found.as_dict()))
     else:
-        for examination in found.examinations:
-            show(examination.title, HEADER, examination.rows(), words=("verdict", "detail"))
+        for checked in found.checked:
+            tell(checked.table())
         stdout().print(found.sentence, markup=False)
     raise typer.Exit(found.exit_code)
+
+
+def checks(
+    ckpt: Called,
+    db: Db = DEFAULT_DB,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the soundness checks found: the old spelling of `soundness`.
+
+    Example: evenbench checks rslad --db results/demo/bench.duckdb
+    """
+    line = "'evenbench checks' is now 'evenbench soundness'; the old spelling goes with the next version"
+    stderr().print(line, markup=False, soft_wrap=True)
+    soundness(ckpt, db, as_json=as_json)
 
 
 def export(

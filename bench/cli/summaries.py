@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.console import stdout
-from bench.cli.reading import show
+from bench.cli.reading import give, tell
+from bench.report.formats import json_text
+from bench.report.tables import Table, text_table
 
 if TYPE_CHECKING:
     from bench.store.database import Store
     from bench.verdict import Verdict
 
-HEADER = ("attack", "accuracy %", "worst class %", "NSD")
+_HEADER = ("attack", "accuracy %", "worst class %", "NSD")
 FIGURES = ("norm", "eps_exact", "n", "accuracy", "worst_class", "worst_accuracy", "nsd")
 
 
@@ -40,15 +40,15 @@ class Summary:
     best_known: list[dict[str, Any]]
     checks: list[Verdict]
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """`HEADER` as text, the best known last, where there is more than one attack to know it from."""
+    def table(self) -> Table:
+        """A row per attack, the best known last, where there is more than one attack to know it from."""
         named = [(entry["attack"] + threat(entry), entry) for entry in self.attacks]
         named += [
             (f"best known{threat(entry)}, {entry['attacks']} attacks", entry)
             for entry in self.best_known
             if entry["attacks"] > 1
         ]
-        return [
+        rows = [
             (
                 name,
                 f"{100 * entry['accuracy']:.2f}",
@@ -57,6 +57,7 @@ class Summary:
             )
             for name, entry in named
         ]
+        return text_table(f"{self.target} on {self.data}", _HEADER, rows)
 
 
 def threat(entry: Mapping[str, Any]) -> str:
@@ -93,10 +94,10 @@ def tell_evaluations(found: Sequence[Summary], db: Path, *, as_json: bool) -> No
     """Show what came out, network by network, with the checks that do not pass."""
     if as_json:
         facts = {"database": str(db), "evaluations": [asdict(summary) for summary in found]}
-        sys.stdout.write(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        give(json_text(facts))
         return
     for summary in found:
-        show(f"{summary.target} on {summary.data}", HEADER, summary.rows())
+        tell(summary.table())
         for verdict in summary.checks:
             if verdict.verdict in ("fail", "warn"):
                 stdout().print(f"check {verdict.name}: {verdict.verdict}, {verdict.detail}", markup=False)

@@ -6,62 +6,25 @@ images the two really differ.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import Incomparable
+from bench.errors import Incomparable, UnknownName
+from bench.report.formats import csv_text, inline, markdown
 from bench.report.names import Entry, find
 from bench.report.pairing import Counts, Meeting, Pairing, Side, pair
+from bench.report.tables import Table, text_table
 from bench.store.database import Store
 
-CSV_HEADER = (
-    "dataset",
-    "split",
-    "subset",
-    "attack",
-    "norm",
-    "eps",
-    "class",
-    "class_name",
-    "n",
-    "accuracy_a",
-    "accuracy_b",
-    "difference",
-    "both",
-    "only_a",
-    "only_b",
-    "neither",
-)
+_COUNTED = ("n", "accuracy_a", "accuracy_b", "difference", "both", "only_a", "only_b", "neither")
+CSV_HEADER = ("dataset", "split", "subset", "attack", "norm", "eps", "class", "class_name", *_COUNTED)
 """Columns of `Comparison.to_csv`; accuracies and differences are fractions."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two entries on everything they share.
-
-    Attributes:
-        pairing: the entries and the counts.
-    """
-
-    pairing: Pairing
-
-    @property
-    def a(self) -> Entry:
-        """The first entry."""
-        return self.pairing.a
-
-    @property
-    def b(self) -> Entry:
-        """The second entry."""
-        return self.pairing.b
-
-    @property
-    def meetings(self) -> tuple[Meeting, ...]:
-        """One per data set and attack; clean first."""
-        return self.pairing.meetings
+class Comparison(Pairing):
+    """Two entries on everything they share, ready to be shown; there is at least one meeting."""
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -71,32 +34,44 @@ class Comparison:
             return a.name, b.name
         return (a.spelled, b.spelled) if a.spelled != b.spelled else (f"{a.spelled} (A)", f"{b.spelled} (B)")
 
-    @property
-    def header(self) -> tuple[str, ...]:
-        """Column heads of `rows`; percentages, and percentage points for the difference."""
-        a, b = self.labels
-        return ("class", "n", f"{a} %", f"{b} %", "difference", "both right", f"only {a}", f"only {b}", "neither")
+    def under(self, attack: str | None) -> tuple[Meeting, ...]:
+        """The meetings under one attack, called by its name or the beginning of its fingerprint; None for all.
 
-    def rows(self, meeting: Meeting) -> list[tuple[str, ...]]:
-        """One row of text per class with samples, then all classes, the worst class and the NSD.
-
-        Differences are second minus first: in percentage points, and for the NSD as it is.
+        Raises:
+            UnknownName: the two met under no attack called so.
         """
+        found = tuple(meeting for meeting in self.meetings if attack is None or meeting.is_under(attack))
+        if not found:
+            raise UnknownName.among("attack of both", attack or "", {meeting.attack for meeting in self.meetings})
+        return found
+
+    def table(self, meeting: Meeting) -> Table:
+        """One row per class with samples, then all classes, the worst class and the NSD.
+
+        Accuracies are in percent. Differences are second minus first: in percentage points, and for the NSD as it is.
+        """
+        one, other = self.labels
+        header = ("class", "n", f"{one} %", f"{other} %", "difference")
+        counted = ("both right", f"only {one}", f"only {other}", "neither")
         named = zip(meeting.class_names, meeting.classes, strict=True)
         a, b = meeting.a, meeting.b
-        return [
+        rows = [
             *(_row(name, counts) for name, counts in named if counts.n),
             _row("all", meeting.total),
             (
-                "worst class",
-                "",
+                *("worst class", ""),
                 f"{100 * a.worst_accuracy:.1f} ({a.worst_class})",
                 f"{100 * b.worst_accuracy:.1f} ({b.worst_class})",
                 f"{100 * (b.worst_accuracy - a.worst_accuracy):+.1f}",
-                *[""] * 4,
+                *[""] * len(counted),
             ),
-            ("NSD", "", _figure(a.nsd, ".3f"), _figure(b.nsd, ".3f"), _figure(b.nsd - a.nsd, "+.3f"), *[""] * 4),
+            (
+                *("NSD", ""),
+                *(_figure(a.nsd, ".3f"), _figure(b.nsd, ".3f"), _figure(b.nsd - a.nsd, "+.3f")),
+                *[""] * len(counted),
+            ),
         ]
+        return text_table(meeting.title, (*header, *counted), rows)
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers: seeds, and what only one of the two was evaluated on."""
@@ -106,9 +81,9 @@ class Comparison:
             said.append(
                 "Counts are summed over training seeds, paired by seed; worst class and NSD are means over seeds."
             )
-        if self.pairing.unpaired:
-            said.append(f"Left out, as the other has no such seed: {', '.join(self.pairing.unpaired)}.")
-        for label, titles in ((a, self.pairing.only_a), (b, self.pairing.only_b)):
+        if self.unpaired:
+            said.append(f"Left out, as the other has no such seed: {', '.join(self.unpaired)}.")
+        for label, titles in ((a, self.only_a), (b, self.only_b)):
             if titles:
                 said.append(f"Only {label} was evaluated on: {', '.join(titles)}.")
         return said
@@ -119,33 +94,28 @@ class Comparison:
             "a": describe(self.a),
             "b": describe(self.b),
             "meetings": [_as_dict(meeting) for meeting in self.meetings],
-            "only_a": list(self.pairing.only_a),
-            "only_b": list(self.pairing.only_b),
-            "unpaired": list(self.pairing.unpaired),
+            "only_a": list(self.only_a),
+            "only_b": list(self.only_b),
+            "unpaired": list(self.unpaired),
         }
 
     def to_markdown(self) -> str:
         """A heading and a table per attack."""
-        parts = [f"# {self.labels[0]} and {self.labels[1]}, class by class\n"]
+        parts = [f"# {inline(self.labels[0])} and {inline(self.labels[1])}, class by class"]
         for meeting in self.meetings:
-            lines = [self.header, ("---", *["---:"] * (len(self.header) - 1)), *self.rows(meeting)]
-            parts.append(f"## {meeting.title}\n")
-            parts.append("\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines) + "\n")
-        parts.extend(f"{note}\n" for note in self.notes())
-        return "\n".join(parts)
+            parts += [f"## {inline(meeting.title)}", markdown(self.table(meeting))]
+        return "\n\n".join([*parts, *map(inline, self.notes())]) + "\n"
 
     def to_csv(self) -> str:
         """One line per attack and class, under CSV_HEADER; `class` is empty where all classes are meant."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(CSV_HEADER)
+        rows: list[tuple[object, ...]] = []
         for meeting in self.meetings:
             head = (meeting.dataset, meeting.split, meeting.subset, meeting.attack, meeting.norm, meeting.eps_exact)
             for index, (name, counts) in enumerate(zip(meeting.class_names, meeting.classes, strict=True)):
                 if counts.n:
-                    writer.writerow((*head, index, name, *_numbers(counts)))
-            writer.writerow((*head, "", "all", *_numbers(meeting.total)))
-        return out.getvalue()
+                    rows.append((*head, index, name, *_numbers(counts)))
+            rows.append((*head, None, "all", *_numbers(meeting.total)))
+        return csv_text(CSV_HEADER, rows)
 
 
 def compare(store: Store, a: str, b: str) -> Comparison:
@@ -165,22 +135,13 @@ def compare(store: Store, a: str, b: str) -> Comparison:
     pairing = pair(store, find(store, a), find(store, b))
     if not pairing.meetings:
         raise Incomparable(pairing.reason)
-    return Comparison(pairing)
+    return Comparison(**vars(pairing))
 
 
 def describe(entry: Entry) -> dict[str, Any]:
     """An entry, ready for JSON."""
-    return {
-        "name": entry.name,
-        "method": entry.method,
-        "variant": entry.variant,
-        "preset": entry.preset,
-        "model": entry.model,
-        "trained_on": entry.trained_on,
-        "selection": entry.selection,
-        "recipe_id": entry.recipe_id,
-        "checkpoints": [{"checkpoint_id": one.checkpoint_id, "seed": one.seed} for one in entry.members],
-    }
+    facts = {name: value for name, value in vars(entry).items() if name != "members"}
+    return {"name": entry.name, **facts, "checkpoints": [vars(member) for member in entry.members]}
 
 
 def _row(name: str, counts: Counts) -> tuple[str, ...]:
@@ -209,21 +170,13 @@ def _numbers(counts: Counts) -> tuple[float, ...]:
 
 def _as_dict(meeting: Meeting) -> dict[str, Any]:
     def counted(counts: Counts) -> dict[str, Any]:
-        names = ("n", "accuracy_a", "accuracy_b", "difference", "both", "only_a", "only_b", "neither")
-        return dict(zip(names, _numbers(counts), strict=True))
+        return dict(zip(_COUNTED, _numbers(counts), strict=True))
 
     def side(figures: Side) -> dict[str, Any]:
         return {**vars(figures), "nsd": None if math.isnan(figures.nsd) else figures.nsd}
 
     return {
-        "dataset": meeting.dataset,
-        "split": meeting.split,
-        "subset": meeting.subset,
-        "dataset_id": meeting.dataset_id,
-        "attack": meeting.attack,
-        "attack_id": meeting.attack_id,
-        "norm": meeting.norm,
-        "eps": meeting.eps_exact,
+        **meeting.as_dict(),
         "seeds": [[pair.a.seed, pair.b.seed] for pair in meeting.pairs],
         "classes": [
             {"class": index, "class_name": name, **counted(counts)}
@@ -238,7 +191,3 @@ def _as_dict(meeting: Meeting) -> dict[str, Any]:
 
 def _figure(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
-
-
-def _escaped(cells: str) -> str:
-    return cells.replace("|", "\\|")

@@ -1,27 +1,19 @@
-"""The numbers of the board, as functions of outcomes and of class vectors.
+"""The numbers of the board, as functions of the accuracies of the classes.
 
-The views in schema.sql compute the same from the database; a test holds the two together. Classes without a sample
+The macros in schema.sql compute the same from the database; a test holds the two together. Classes without a sample
 have accuracy NaN here, do not appear there, and count in neither.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from bench.outcomes import Outcomes
-
 Vector = npt.NDArray[np.float64]
-
-
-def accuracy(outcomes: Outcomes) -> float:
-    """Fraction of the samples still classified correctly; NaN without samples."""
-    return float(outcomes.correct.mean()) if len(outcomes) else float("nan")
-
-
-def class_accuracy(outcomes: Outcomes, classes: int) -> Vector:
-    """(K,) fraction of each class still classified correctly; NaN where a class has no sample."""
-    return outcomes.class_accuracy(classes)
 
 
 def ratios(correct: npt.ArrayLike, n: npt.ArrayLike) -> Vector:
@@ -47,6 +39,26 @@ def worst_accuracy(accuracies: npt.ArrayLike) -> float:
     """Accuracy of the worst class."""
     vector = np.asarray(accuracies, dtype=np.float64)
     return float(vector[worst_class(vector)])
+
+
+def worst_by_vote(seeds: Sequence[npt.ArrayLike]) -> tuple[int, int]:
+    """The class that is the worst of most seeds, and of how many; of equals the one with the lower mean.
+
+    Args:
+        seeds: (S,K) class accuracies of each seed; NaN for a class without samples.
+
+    Raises:
+        ValueError: no class has a sample.
+    """
+    votes = Counter(map(worst_class, seeds))
+    vectors = np.array(seeds, dtype=np.float64)
+
+    def mean(label: int) -> float:
+        seen = [float(value) for value in vectors[:, label] if not np.isnan(value)]
+        return math.fsum(seen) / len(seen)
+
+    voted = min(votes, key=lambda label: (-votes[label], mean(label), label))
+    return voted, votes[voted]
 
 
 def nsd(accuracies: npt.ArrayLike) -> float:

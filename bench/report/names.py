@@ -117,6 +117,11 @@ def find(store: Store, text: str) -> Entry:
     return entries[0]
 
 
+def calls_attack(text: str, name: str, attack_id: str) -> bool:
+    """Whether `text` calls this attack: by its name, or by the first four or more digits of its fingerprint."""
+    return text == name or (len(text) >= SHORTEST_PREFIX and attack_id.startswith(text))
+
+
 def _known(store: Store) -> list[_Known]:
     rows = store.rows(
         "SELECT checkpoint_id, seed, checkpoint_id IN (SELECT checkpoint_id FROM complete_evaluations), "

@@ -11,7 +11,10 @@ from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from bench.report.boards import Board, arenas
-from bench.report.tables import EXPLAINED, Table, board_table, class_table, overview_table
+from bench.report.boards.columns import EXPLAINED
+from bench.report.boards.layout import board_table, class_table, overview_table
+from bench.report.contrast import wants_black
+from bench.report.tables import Table
 
 _CAPTIONS = {
     "heatmap": "Robust accuracy of every class under every method",
@@ -105,18 +108,8 @@ def colour(accuracy: float, ends: tuple[float, float]) -> str:
         round(first + (second - first) * (place - below))
         for first, second in zip(_CIVIDIS[below], _CIVIDIS[below + 1], strict=True)
     )
-    light = _luminance(red, green, blue)
-    ink = "#000" if (light + 0.05) ** 2 > 0.05 * 1.05 else "#fff"
+    ink = "#000" if wants_black(red / 255, green / 255, blue / 255) else "#fff"
     return f"background:#{red:02x}{green:02x}{blue:02x};color:{ink}"
-
-
-def _luminance(red: int, green: int, blue: int) -> float:
-    """Relative luminance in [0, 1]. Source: WCAG 2.1, definition of relative luminance."""
-    linear = [
-        part / 255 / 12.92 if part / 255 <= 0.04045 else ((part / 255 + 0.055) / 1.055) ** 2.4
-        for part in (red, green, blue)
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _chapters(boards: Sequence[Board]) -> list[Chapter]:

@@ -6,16 +6,15 @@ fingerprint on one data set identity. Only complete evaluations count.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.report import metrics
-from bench.report.names import Entry, Member
+from bench.report.boards import CLEAN
+from bench.report.names import Entry, Member, calls_attack
 from bench.store.database import Store
-
-CLEAN = "clean"
-"""Name of the attack that leaves images alone."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,25 @@ class Meeting:
     @property
     def title(self) -> str:
         """Attack, budget and data in words."""
-        return _title(self.attack, self.norm, self.eps_exact, self.dataset, self.split, self.subset)
+        threat = self.attack if self.attack == CLEAN else f"{self.attack} {self.norm} {self.eps_exact}"
+        return f"{threat} on {self.dataset} {self.split}" + (f" ({self.subset})" if self.subset else "")
+
+    def is_under(self, attack: str) -> bool:
+        """Whether `attack` calls the attack: its name, or the beginning of its fingerprint."""
+        return calls_attack(attack, self.attack, self.attack_id)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it was on, ready for JSON."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "subset": self.subset,
+            "dataset_id": self.dataset_id,
+            "attack": self.attack,
+            "attack_id": self.attack_id,
+            "norm": self.norm,
+            "eps": self.eps_exact,
+        }
 
     @property
     def classes(self) -> tuple[Counts, ...]:
@@ -150,12 +167,10 @@ class Meeting:
         return self._side(seeds, self.total.accuracy_b)
 
     def _side(self, seeds: list[list[float]], accuracy: float) -> Side:
-        worst = Counter(metrics.worst_class(vector) for vector in seeds)
-        mean = [sum(column) for column in zip(*seeds, strict=True)]
         spreads = [spread for spread in map(metrics.nsd, seeds) if spread == spread]
         return Side(
             accuracy=accuracy,
-            worst_class=self.class_names[min(worst, key=lambda index: (-worst[index], mean[index], index))],
+            worst_class=self.class_names[metrics.worst_by_vote(seeds)[0]],
             worst_accuracy=sum(map(metrics.worst_accuracy, seeds)) / len(seeds),
             nsd=sum(spreads) / len(spreads) if spreads else float("nan"),
         )
@@ -219,7 +234,7 @@ def pair(store: Store, a: Entry, b: Entry) -> Pairing:
     return Pairing(
         a,
         b,
-        tuple(_met(facts[key], seeds[key]) for key in facts if key in seeds),
+        tuple(replace(facts[key], pairs=tuple(seeds[key])) for key in facts if key in seeds),
         only_a=tuple(facts[key].title for key in facts if key in of_a - of_b),
         only_b=tuple(facts[key].title for key in facts if key in of_b - of_a),
         unpaired=unpaired,
@@ -293,12 +308,3 @@ def _count(store: Store, evaluations: Sequence[tuple[int, int]]) -> list[Mapping
     ):
         found[job][label] = Counts(*counts)
     return list(found)
-
-
-def _met(facts: Meeting, pairs: Sequence[SeedPair]) -> Meeting:
-    return replace(facts, pairs=tuple(pairs))
-
-
-def _title(attack: str, norm: str, eps_exact: str, dataset: str, split: str, subset: str) -> str:
-    threat = attack if attack == CLEAN else f"{attack} {norm} {eps_exact}"
-    return f"{threat} on {dataset} {split}" + (f" ({subset})" if subset else "")

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bench.errors import BadOption, UnknownName
-from bench.report.names import Entry, find
+from bench.report.names import Entry, calls_attack, find
 from bench.report.pairing import Counts, Meeting, pair
+from bench.report.tables import Table, text_table
 from bench.store.database import Store
 
 Word = Literal["better", "same", "worse", "incomparable"]
@@ -25,12 +26,12 @@ Word = Literal["better", "same", "worse", "incomparable"]
 EXIT_CODES: dict[Word, int] = {"better": 0, "same": 0, "worse": 1, "incomparable": 2}
 """What the command exits with."""
 
-HEADER = ("attack", "n", "baseline %", "candidate %", "difference", "lost", "won", "p", "adjusted p", "verdict")
-"""Column heads of `Verdict.rows`: `lost` counts the samples that only the baseline gets right, `won` the others."""
+_HEADER = ("attack", "n", "baseline %", "candidate %", "difference", "lost", "won", "p", "adjusted p", "verdict")
+"""`lost` counts the samples that only the baseline gets right, `won` the others."""
 
 
 @dataclass(frozen=True)
-class SeedFinding:
+class SeedDifference:
     """One pair of checkpoints under one attack, for orientation: the verdict is on all seeds together.
 
     Attributes:
@@ -47,7 +48,7 @@ class SeedFinding:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Difference:
     """The two under one attack.
 
     Attributes:
@@ -62,20 +63,20 @@ class Finding:
     p: float
     adjusted: float
     verdict: Word
-    seeds: tuple[SeedFinding, ...]
+    seeds: tuple[SeedDifference, ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The outcome of a check.
+class Decision:
+    """What a check decides.
 
     Attributes:
         candidate: the entry that is judged.
         baseline: the entry it is judged against.
         alpha: level of significance, for all attacks together.
         floor: smallest difference of accuracies that counts, as a fraction.
-        findings: one per data set and attack that both met; clean first.
-        verdict: worse if any finding is; incomparable without findings; else better if any is, else same.
+        differences: one per data set and attack that both met; clean first.
+        verdict: worse if any difference is; incomparable if there is none; else better if any is, else same.
         reason: why nothing could be compared; "" where something could.
         unshared: titles of what only one of the two was evaluated on, and which.
         unpaired: spellings of checkpoints whose seed the other entry lacks.
@@ -85,7 +86,7 @@ class Verdict:
     baseline: Entry
     alpha: float
     floor: float
-    findings: tuple[Finding, ...]
+    differences: tuple[Difference, ...]
     verdict: Word
     reason: str
     unshared: tuple[str, ...]
@@ -102,23 +103,23 @@ class Verdict:
         names = f"{self.candidate.spelled} against {self.baseline.spelled}"
         if self.verdict == "incomparable":
             return f"incomparable: {self.reason}"
-        worse = [finding.meeting.title for finding in self.findings if finding.verdict == "worse"]
-        better = [finding.meeting.title for finding in self.findings if finding.verdict == "better"]
+        worse = [one.meeting.title for one in self.differences if one.verdict == "worse"]
+        better = [one.meeting.title for one in self.differences if one.verdict == "better"]
         rule = f"p at most {self.alpha:g} after correction, and more than {100 * self.floor:g} points"
         if self.verdict == "same":
             return f"same: {names}, no difference counts ({rule})"
         return f"{self.verdict}: {names}, on {', '.join(worse or better)} ({rule})"
 
-    def rows(self) -> list[tuple[str, ...]]:
-        """One row of text per finding, under HEADER; the difference in percentage points."""
-        return [_row(finding) for finding in self.findings]
+    def table(self) -> Table:
+        """One row per data set and attack; the difference in percentage points."""
+        return text_table("", _HEADER, map(_row, self.differences))
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers."""
         said = [f"Not compared: {title}." for title in self.unshared]
         if self.unpaired:
             said.append(f"Left out, as the other has no such seed: {', '.join(self.unpaired)}.")
-        if self.findings and all(len(finding.seeds) == 1 for finding in self.findings):
+        if self.differences and all(len(one.seeds) == 1 for one in self.differences):
             said.append("One training seed each: how much another seed would differ is not tested.")
         return said
 
@@ -132,7 +133,7 @@ class Verdict:
             "baseline": self.baseline.spelled,
             "alpha": self.alpha,
             "floor": self.floor,
-            "findings": [_as_dict(finding) for finding in self.findings],
+            "findings": [_as_dict(one) for one in self.differences],
             "unshared": list(self.unshared),
             "unpaired": list(self.unpaired),
         }
@@ -146,7 +147,7 @@ def check(
     attack: str | None = None,
     alpha: float = 0.05,
     floor: float = 0.005,
-) -> Verdict:
+) -> Decision:
     """Judge a candidate against a baseline on the same samples under the same attacks.
 
     Per attack the candidate is worse, or better, when the exact McNemar p, after Holm's correction over all attacks,
@@ -177,16 +178,16 @@ def check(
     reason = pairing.reason
     if attack is not None and meetings:
         _refuse_unknown(store, attack)
-        meetings = tuple(meeting for meeting in meetings if _called(attack, meeting.attack, meeting.attack_id))
+        meetings = tuple(meeting for meeting in meetings if meeting.is_under(attack))
         reason = "" if meetings else f"the two share no complete evaluation under {attack!r}"
-    findings = _findings(meetings, alpha, floor)
-    return Verdict(
+    differences = _differences(meetings, alpha, floor)
+    return Decision(
         candidate=pairing.b,
         baseline=pairing.a,
         alpha=alpha,
         floor=floor,
-        findings=findings,
-        verdict=_overall([finding.verdict for finding in findings]),
+        differences=differences,
+        verdict=_overall([one.verdict for one in differences]),
         reason=reason,
         unshared=tuple(
             f"{title}, which only the {who} met"
@@ -229,16 +230,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _findings(meetings: Sequence[Meeting], alpha: float, floor: float) -> tuple[Finding, ...]:
+def _differences(meetings: Sequence[Meeting], alpha: float, floor: float) -> tuple[Difference, ...]:
     raw = [_p(meeting.total) for meeting in meetings]
     return tuple(
-        Finding(
+        Difference(
             meeting,
             p,
             adjusted,
             _judged(meeting.total, significant=adjusted <= alpha, floor=floor),
             tuple(
-                SeedFinding(pair.b.seed, pair.a.seed, pair.total.difference, _p(pair.total)) for pair in meeting.pairs
+                SeedDifference(pair.b.seed, pair.a.seed, pair.total.difference, _p(pair.total))
+                for pair in meeting.pairs
             ),
         )
         for meeting, p, adjusted in zip(meetings, raw, holm(raw), strict=True)
@@ -263,51 +265,40 @@ def _overall(words: Sequence[Word]) -> Word:
     return next(word for word in order if word in words)
 
 
-def _called(text: str, name: str, attack_id: str) -> bool:
-    return text == name or (len(text) >= 4 and attack_id.startswith(text))
-
-
 def _refuse_unknown(store: Store, attack: str) -> None:
     known = [(str(name), str(attack_id)) for name, attack_id in store.rows("SELECT name, attack_id FROM attacks")]
-    if not any(_called(attack, name, attack_id) for name, attack_id in known):
+    if not any(calls_attack(attack, name, attack_id) for name, attack_id in known):
         raise UnknownName.among("attack", attack, {name for name, _ in known})
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
-    total = finding.meeting.total
+def _row(one: Difference) -> tuple[str, ...]:
+    total = one.meeting.total
     return (
-        finding.meeting.title,
+        one.meeting.title,
         str(total.n),
         f"{100 * total.accuracy_a:.2f}",
         f"{100 * total.accuracy_b:.2f}",
         f"{100 * total.difference:+.2f}",
         str(total.only_a),
         str(total.only_b),
-        f"{finding.p:.2g}",
-        f"{finding.adjusted:.2g}",
-        finding.verdict,
+        f"{one.p:.2g}",
+        f"{one.adjusted:.2g}",
+        one.verdict,
     )
 
 
-def _as_dict(finding: Finding) -> dict[str, Any]:
-    meeting, total = finding.meeting, finding.meeting.total
+def _as_dict(one: Difference) -> dict[str, Any]:
+    total = one.meeting.total
     return {
-        "dataset": meeting.dataset,
-        "split": meeting.split,
-        "subset": meeting.subset,
-        "dataset_id": meeting.dataset_id,
-        "attack": meeting.attack,
-        "attack_id": meeting.attack_id,
-        "norm": meeting.norm,
-        "eps": meeting.eps_exact,
+        **one.meeting.as_dict(),
         "n": total.n,
         "accuracy_candidate": total.accuracy_b,
         "accuracy_baseline": total.accuracy_a,
         "difference": total.difference,
         "only_candidate": total.only_b,
         "only_baseline": total.only_a,
-        "p": finding.p,
-        "p_adjusted": finding.adjusted,
-        "verdict": finding.verdict,
-        "seeds": [vars(seed) for seed in finding.seeds],
+        "p": one.p,
+        "p_adjusted": one.adjusted,
+        "verdict": one.verdict,
+        "seeds": [vars(seed) for seed in one.seeds],
     }

@@ -1,4 +1,4 @@
-"""What the soundness checks found of an entry, for the verb `checks`: should its figures be believed?
+"""What the soundness checks found of an entry, for the verb `soundness`: should its figures be believed?
 
 A check that fails says that the robust accuracy is probably too high, or that something else was measured than was
 meant; one that warns, that a person should look. Checks that could not be run say why.
@@ -12,16 +12,16 @@ from typing import Any
 
 from bench.errors import BadStore
 from bench.report.names import Entry, find
+from bench.report.tables import MISSING, Table, text_table
 from bench.store.database import Store
 from bench.verdict import Verdict
 
-HEADER = ("check", "value", "threshold", "verdict", "n", "detail")
-"""Column heads of `Examination.rows`."""
+_HEADER = ("check", "value", "threshold", "verdict", "n", "detail")
 _GRAVITY = ("fail", "warn", "pass", "not-run")
 
 
 @dataclass(frozen=True)
-class Examination:
+class Checked:
     """All checks of one checkpoint on one data set within one budget.
 
     Attributes:
@@ -42,36 +42,33 @@ class Examination:
     eps_exact: str
     verdicts: tuple[Verdict, ...]
 
-    @property
-    def title(self) -> str:
-        """What was examined, in words."""
+    def table(self) -> Table:
+        """One row per check."""
         threat = "whatever the threat" if self.norm == "none" else f"{self.norm} eps {self.eps_exact}"
-        return f"{self.checkpoint}, {threat}, on {self.data}"
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """(checks, columns of `HEADER`) as text."""
-        return [
+        rows = (
             (one.name, _figure(one.value), _figure(one.threshold), one.verdict, str(one.n), one.detail)
             for one in self.verdicts
-        ]
+        )
+        title = f"{self.checkpoint}, {threat}, on {self.data}"
+        return text_table(title, _HEADER, rows, words=("verdict", "detail"))
 
 
 @dataclass(frozen=True)
-class Report:
+class Soundness:
     """What the checks found of the checkpoints of an entry.
 
     Attributes:
         entry: the checkpoints.
-        examinations: by checkpoint, data set and budget; those that no threat is part of first.
+        checked: by checkpoint, data set and budget; those that no threat is part of first.
     """
 
     entry: Entry
-    examinations: tuple[Examination, ...]
+    checked: tuple[Checked, ...]
 
     @property
     def failed(self) -> tuple[str, ...]:
         """Names of the checks that fail, each once."""
-        return tuple(sorted({one.name for each in self.examinations for one in each.verdicts if one.verdict == "fail"}))
+        return tuple(sorted({one.name for each in self.checked for one in each.verdicts if one.verdict == "fail"}))
 
     @property
     def sentence(self) -> str:
@@ -93,11 +90,11 @@ class Report:
             "entry": self.entry.spelled,
             "failed": list(self.failed),
             "exit_code": self.exit_code,
-            "examinations": [asdict(one) for one in self.examinations],
+            "examinations": [asdict(one) for one in self.checked],
         }
 
 
-def report(store: Store, text: str) -> Report:
+def soundness(store: Store, text: str) -> Soundness:
     """What the checks found of the entry that `text` calls.
 
     Args:
@@ -124,11 +121,11 @@ def report(store: Store, text: str) -> Report:
         raise BadStore(f"no soundness check of {entry.spelled} is recorded; 'evenbench evaluate' runs them")
     spelled = {member.checkpoint_id: entry.spell(member) for member in entry.members}
     place = {member.checkpoint_id: number for number, member in enumerate(entry.members)}
-    examinations = [
-        Examination(spelled[checkpoint], checkpoint, data, dataset_id, norm, eps, _gravest_first(rows))
+    checked = [
+        Checked(spelled[checkpoint], checkpoint, data, dataset_id, norm, eps, _gravest_first(rows))
         for (checkpoint, dataset_id, data, norm, eps), rows in groupby(found, key=lambda row: row[:5])
     ]
-    return Report(entry, tuple(sorted(examinations, key=lambda one: place[one.checkpoint_id])))
+    return Soundness(entry, tuple(sorted(checked, key=lambda one: place[one.checkpoint_id])))
 
 
 def _gravest_first(rows: Any) -> tuple[Verdict, ...]:
@@ -137,4 +134,4 @@ def _gravest_first(rows: Any) -> tuple[Verdict, ...]:
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"  # noqa: RUF001 - the dash that tables use for no value
+    return MISSING if value is None else f"{value:.4g}"

@@ -12,7 +12,7 @@ Where an evaluation is in the database already, the database's own outcomes stay
 replaced by the bundle's whole, since two runs may have cut their chunks differently. A verdict of the database stays
 too, unless the bundle's is of a newer version of the check.
 
-A bundle of an earlier schema is read as well; what it lacks is NULL.
+A bundle of an earlier version is read as well; what it lacks is NULL.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from bench.errors import BadStore
 from bench.fingerprint import fingerprint
 
 FORMAT = "evenbench-bundle"
+VERSION = 2
+"""Of what a bundle holds: raised when a table or a column of `_TABLES` changes, whatever else the database changes."""
 MANIFEST = "manifest.json"
 
 _WANTED = """
@@ -121,7 +123,7 @@ INSERT INTO outcomes BY NAME
 """
 
 
-def write(connection: duckdb.DuckDBPyConnection, folder: Path, schema_version: int) -> None:
+def write(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Write the complete evaluations of an open database to `folder`, replacing an earlier bundle there.
 
     Raises:
@@ -143,7 +145,7 @@ def write(connection: duckdb.DuckDBPyConnection, folder: Path, schema_version: i
             connection.execute(f"COPY ({select}) TO {_quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)")
             rows = connection.execute(f"SELECT count(*) FROM {_parquet(file)}").fetchall()[0][0]
             contents[file.name] = {"rows": rows, "sha256": _hash(file)}
-        manifest = {"format": FORMAT, "schema_version": schema_version, "files": contents}
+        manifest = {"format": FORMAT, "schema_version": VERSION, "files": contents}
         (new / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -157,7 +159,7 @@ def write(connection: duckdb.DuckDBPyConnection, folder: Path, schema_version: i
         shutil.rmtree(old, ignore_errors=True)
 
 
-def merge(connection: duckdb.DuckDBPyConnection, folder: Path, schema_version: int) -> int:
+def merge(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
     """Enter what a bundle holds and the open database lacks, within the transaction that is under way.
 
     Returns:
@@ -166,7 +168,7 @@ def merge(connection: duckdb.DuckDBPyConnection, folder: Path, schema_version: i
     Raises:
         BadStore: a file is missing or differs from the manifest, or the facts contradict each other.
     """
-    contents = _manifest(folder, schema_version)
+    contents = _manifest(folder)
     for table in _TABLES:
         file = folder / f"{table}.parquet"
         claimed = contents.get(file.name)
@@ -192,7 +194,7 @@ def _refuse_contradictions(connection: duckdb.DuckDBPyConnection, folder: Path) 
             raise BadStore(f"evaluation {found[0][0]} of the bundle {folder} {claim}; export it again")
 
 
-def _manifest(folder: Path, schema_version: int) -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
         raise BadStore(f"{folder} is no bundle: it holds no {MANIFEST}; give a folder that 'evenbench export' wrote")
@@ -206,9 +208,9 @@ def _manifest(folder: Path, schema_version: int) -> dict[str, Any]:
         or not isinstance(manifest.get("files"), dict)
     ):
         raise BadStore(f"{file} is damaged or not of a bundle; export it again")
-    if manifest.get("schema_version") not in range(1, schema_version + 1):
+    if manifest.get("schema_version") not in range(1, VERSION + 1):
         raise BadStore(
-            f"the bundle {folder} has schema {manifest.get('schema_version')}, this evenbench reads {schema_version} "
+            f"the bundle {folder} has schema {manifest.get('schema_version')}, this evenbench reads {VERSION} "
             "and earlier; export it again with this version"
         )
     files: dict[str, Any] = manifest["files"]

@@ -32,7 +32,7 @@ from bench.verdict import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of schema.sql, as kept in the table `meta`."""
 
 MIGRATIONS: dict[int, str] = {
@@ -56,8 +56,9 @@ MIGRATIONS: dict[int, str] = {
             PRIMARY KEY (checkpoint_id, dataset_id, norm, eps_exact, check_name)
         );
     """,
+    2: "",  # the tables stay: views call macros
 }
-"""SQL that lifts the tables of a version to the next one; the views are made anew after the last step."""
+"""SQL that lifts the tables of a version to the next one; views and macros are made anew after the last step."""
 
 BLOCK = 32_768
 """Bytes of a block of a new database. Chunks are small: in DuckDB's default of 262,144 most of a block stays empty."""
@@ -262,7 +263,7 @@ class Store:
         the same facts export the same bytes (`bench.store.bundle`).
         """
         with self._reading() as connection, explained(folder):
-            bundle.write(connection, folder, SCHEMA_VERSION)
+            bundle.write(connection, folder)
 
     def merge(self, folder: Path) -> int:
         """Enter what `export` wrote and this database lacks, all or nothing.
@@ -274,7 +275,7 @@ class Store:
             BadStore: the bundle is damaged (the file is named), incomplete, or of another schema version.
         """
         with self._writing() as connection, explained(folder):
-            return bundle.merge(connection, folder, SCHEMA_VERSION)
+            return bundle.merge(connection, folder)
 
     def _refuse_unknown(self, connection: duckdb.DuckDBPyConnection, **ids: str) -> None:
         for table, value in ids.items():
@@ -464,7 +465,7 @@ def _migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         for step in steps:
             connection.execute(MIGRATIONS[step])
         for statement in connection.extract_statements(_schema()):
-            if "CREATE OR REPLACE VIEW" in statement.query:
+            if "CREATE OR REPLACE" in statement.query:  # a view or a macro
                 connection.execute(statement)
         connection.execute("UPDATE meta SET schema_version = ?", [SCHEMA_VERSION])
         connection.commit()

@@ -1,5 +1,6 @@
 -- The database: facts are append-only tables, everything else is a view over them.
--- Version 2. A change of a table needs a step in bench/store/database.py:MIGRATIONS; views are made anew after every migration.
+-- Version 3. A change of a table, a view or a macro needs a step in bench/store/database.py:MIGRATIONS; views and macros
+-- are made anew after the last step. What a bundle holds has a version of its own: bench/store/bundle.py:VERSION.
 
 CREATE TABLE meta (schema_version INTEGER NOT NULL);
 
@@ -114,6 +115,12 @@ CREATE TABLE published (
     value    DOUBLE NOT NULL
 );
 
+-- How classes fare, over the classes with samples; bench/report/metrics.py computes the same from arrays, and a test holds
+-- the two together. NSD is NULL where every class is at 0; of classes that are equally bad the first is the worst.
+CREATE OR REPLACE MACRO nsd(accuracy) AS stddev_pop(accuracy) / nullif(avg(accuracy), 0);
+CREATE OR REPLACE MACRO worst_class(class_name, class, accuracy) AS arg_min(class_name, (accuracy, class));
+CREATE OR REPLACE MACRO worst_accuracy(accuracy) AS min(accuracy);
+
 -- Evaluations whose every planned sample is in; only these are visible to the views below.
 CREATE OR REPLACE VIEW complete_evaluations AS
 SELECT e.*, c.forwards, c.backwards, c.seconds
@@ -136,12 +143,12 @@ JOIN checkpoints k USING (checkpoint_id)
 JOIN datasets d USING (dataset_id)
 JOIN attacks a USING (attack_id);
 
--- accuracy is over samples; worst class and NSD over classes. NSD is NULL where every class is at 0.
+-- accuracy is over samples; worst class and NSD over classes.
 CREATE OR REPLACE VIEW summary AS
 SELECT checkpoint_id, method, dataset, model, seed, attack, norm, eps,
        sum(n)::BIGINT AS n, sum(correct) / sum(n) AS accuracy,
-       arg_min(class_name, (accuracy, class)) AS worst_class, min(accuracy) AS worst_accuracy,
-       stddev_pop(accuracy) / nullif(avg(accuracy), 0) AS nsd,
+       worst_class(class_name, class, accuracy) AS worst_class, worst_accuracy(accuracy) AS worst_accuracy,
+       nsd(accuracy) AS nsd,
        variant, split, subset, dataset_id, attack_id, eps_exact, evaluation_id, preset, recipe_id,
        selection
 FROM (SELECT * EXCLUDE (divergence) FROM class_accuracy)
@@ -191,8 +198,8 @@ JOIN (SELECT norm, eps_exact, any_value(eps) AS eps FROM attacks GROUP BY ALL) a
 CREATE OR REPLACE VIEW best_known_summary AS
 SELECT checkpoint_id, method, dataset, model, seed, norm, eps,
        sum(n)::BIGINT AS n, sum(correct) / sum(n) AS accuracy,
-       arg_min(class_name, (accuracy, class)) AS worst_class, min(accuracy) AS worst_accuracy,
-       stddev_pop(accuracy) / nullif(avg(accuracy), 0) AS nsd, attacks,
+       worst_class(class_name, class, accuracy) AS worst_class, worst_accuracy(accuracy) AS worst_accuracy,
+       nsd(accuracy) AS nsd, attacks,
        variant, split, subset, dataset_id, eps_exact, preset, recipe_id, selection
 FROM best_known_class_accuracy
 GROUP BY ALL;

@@ -151,6 +151,24 @@ def test_compare_shows_one_attack_if_asked(capsys, db):
     assert "did you mean 'fgsm'" in capsys.readouterr().err
 
 
+def test_compare_and_check_find_an_attack_whose_name_holds_a_space(capsys, db):
+    store = Store(Path(db))
+    store.add_attack(AttackRow("e71de9ce", "evidence:my adv", "Linf", "0.15", 0.15, (), "{}"))
+    label = np.arange(N) % CLASSES
+    for method in ("good", "bad"):
+        evaluation = store.begin(f"id-{method}", "d", "e71de9ce", N)
+        store.add_chunk(evaluation, Outcomes(np.arange(N), label, label, np.full(N, 0.9), np.zeros(N)))
+    for called in ("evidence:my adv", "e71de9ce", "e71d"):
+        assert run(["compare", "bad", "good", "--db", db, "--attack", called]) == 0
+        shown = capsys.readouterr().out
+        assert "evidence:my adv Linf 0.15 on digits test" in shown
+        assert "fgsm" not in shown
+        assert run(["check", "bad", "--against", "good", "--db", db, "--attack", called]) == 0
+        assert "evidence:my adv Linf 0.15 on digits test" in capsys.readouterr().out
+    assert run(["compare", "bad", "good", "--db", db, "--attack", "evidence:my"]) == 2
+    assert "known: clean, evidence:my adv, fgsm" in capsys.readouterr().err
+
+
 def examine(db: str) -> None:
     store = Store(Path(db))
     fine = Verdict("eval-mode", 0.0, 0.5, "pass", 50, "no module is in training mode")
@@ -169,9 +187,9 @@ def examine(db: str) -> None:
     )
 
 
-def test_checks_shows_the_gravest_first_and_exits_with_1_if_one_fails(db, capsys):
+def test_soundness_shows_the_gravest_first_and_exits_with_1_if_one_fails(db, capsys):
     examine(db)
-    assert run(["checks", "bad", "--db", db]) == 1
+    assert run(["soundness", "bad", "--db", db]) == 1
     shown = capsys.readouterr().out
     assert "bad@m#0, Linf eps 0.15, on digits test" in shown
     assert "bad@m#0, whatever the threat, on digits test" in shown
@@ -179,7 +197,7 @@ def test_checks_shows_the_gravest_first_and_exits_with_1_if_one_fails(db, capsys
     assert order == sorted(order)
     assert re.search(r"zero-gradient +0.75 +0.1 +fail +40 +the gradient is zero on 30 of 40 samples", shown)
     assert shown.splitlines()[-1].startswith("bad@m#0 fails zero-gradient")
-    assert run(["checks", "id-bad", "--db", db, "--json"]) == 1
+    assert run(["soundness", "id-bad", "--db", db, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["failed"], told["exit_code"]) == (["zero-gradient"], 1)
     verdicts = [one["verdict"] for each in told["examinations"] for one in each["verdicts"]]
@@ -187,16 +205,33 @@ def test_checks_shows_the_gravest_first_and_exits_with_1_if_one_fails(db, capsys
     assert told["examinations"][1]["verdicts"][0]["threshold"] == 0.1
 
 
-def test_checks_exits_with_0_if_none_fails_and_2_if_there_is_none(db, capsys):
+def test_soundness_exits_with_0_if_none_fails_and_2_if_there_is_none(db, capsys):
     examine(db)
-    assert run(["checks", "good", "--db", db]) == 0
+    assert run(["soundness", "good", "--db", db]) == 0
     assert "good@m#0: no soundness check fails" in capsys.readouterr().out
     for name, said in (("other", "no soundness check of other@m#0 is recorded"), ("nobody", "no entry is called")):
-        assert run(["checks", name, "--db", db]) == 2
+        assert run(["soundness", name, "--db", db]) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert said in err
         assert len(err.splitlines()) == 1
+
+
+def test_the_old_spelling_of_soundness_says_so_and_still_works(db, capsys):
+    examine(db)
+    for arguments, code in ((["bad"], 1), (["id-bad", "--json"], 1), (["good"], 0)):
+        assert run(["soundness", *arguments, "--db", db]) == code
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert run(["checks", *arguments, "--db", db]) == code
+        assert capsys.readouterr() == (
+            out,
+            "'evenbench checks' is now 'evenbench soundness'; the old spelling goes with the next version\n",
+        )
+    assert run(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert re.search(r"^\W*soundness ", listed, re.MULTILINE)
+    assert not re.search(r"^\W*checks ", listed, re.MULTILINE)
 
 
 def test_the_leaderboard_marks_what_fails_and_shows_calibration_if_asked(db, capsys):

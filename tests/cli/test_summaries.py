@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cli.summaries import HEADER, summarised, tell_evaluations
+from bench.cli.summaries import summarised, tell_evaluations
 from bench.outcomes import Outcomes
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow
@@ -44,8 +44,10 @@ def store(tmp_path) -> Store:
 
 def test_the_table_has_the_attacks_in_their_order_and_the_best_known(store):
     found = summarised(store, "a.safetensors", "c", "d", ["clean", "two", "one"])
-    assert HEADER == ("attack", "accuracy %", "worst class %", "NSD")
-    assert found.rows() == [
+    table = found.table()
+    assert table.title == "a.safetensors on toys test"
+    assert table.titles == ("attack", "accuracy %", "worst class %", "NSD")
+    assert table.texts == [
         ("clean", "90.00", "80.00 (dog)", "0.111"),
         ("two Linf 0.1", "40.00", "20.00 (dog)", "0.500"),
         ("one Linf 0.1", "40.00", "20.00 (dog)", "0.500"),
@@ -55,7 +57,7 @@ def test_the_table_has_the_attacks_in_their_order_and_the_best_known(store):
 
 def test_one_attack_is_what_is_best_known(store):
     found = summarised(store, "a", "c", "d", ["clean", "other"])
-    assert [row[0] for row in found.rows()] == ["clean", "other L2 0.5"]
+    assert [row[0] for row in found.table().texts] == ["clean", "other L2 0.5"]
     assert found.checks == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_counts_equal_numpy_on_the_same_samples(store: Store) -> None:
 
 
 def test_seeds_are_paired_and_the_rest_named(store: Store) -> None:
-    pairing = compare(store, "rslad", "adr").pairing
+    pairing = compare(store, "rslad", "adr")
     for meeting in pairing.meetings:
         assert [(one.a.checkpoint_id, one.b.checkpoint_id) for one in meeting.pairs] == [
             ("aaaa0000", "bbbb0000"),
@@ -257,16 +258,28 @@ def test_nothing_shared(store: Store) -> None:
     assert pair(store, find(store, "rslad#0"), find(store, "natural")).meetings == ()
 
 
+def test_one_attack_is_chosen_by_its_name_or_the_beginning_of_its_fingerprint(store: Store) -> None:
+    comparison = compare(store, "rslad#0", "adr#0")
+    for text in ("pgd-sat", "9d900000", "9d90"):
+        assert [meeting.attack for meeting in comparison.under(text)] == ["pgd-sat"]
+    assert comparison.under(None) == comparison.meetings
+    for text in ("9d9", "cw", "pgd", ""):
+        with pytest.raises(UnknownName, match="known: clean, pgd-sat"):
+            comparison.under(text)
+
+
 # Showing
 
 
 def test_rows(store: Store) -> None:
     comparison = compare(store, "rslad#0", "adr#0")
     meeting = comparison.meetings[0]
-    rows = comparison.rows(meeting)
+    table = comparison.table(meeting)
+    rows = table.texts
+    assert table.title == meeting.title
     assert [row[0] for row in rows] == ["zero", "one", "two", "all", "worst class", "NSD"]
-    assert {len(row) for row in rows} == {len(comparison.header)}
-    assert comparison.header[2:4] == ("rslad %", "adr %")
+    assert {len(row) for row in rows} == {len(table.headings)}
+    assert table.titles[2:4] == ("rslad %", "adr %")
     total = meeting.total
     assert rows[3][1:] == (
         "60",
@@ -309,6 +322,8 @@ def test_markdown(store: Store) -> None:
     assert lines[0] == "# rslad and adr, class by class"
     assert "## pgd-sat Linf 8/255 on digits test" in lines
     assert {line.count("|") for line in lines if line.startswith("|")} == {10}
+    for is_table, table in itertools.groupby(lines, lambda line: line.startswith("|")):
+        assert not is_table or len({len(line) for line in table}) == 1  # lines up in plain text too
 
 
 def test_csv(store: Store) -> None:
@@ -331,5 +346,5 @@ def test_all_classes_at_zero_have_no_nsd(tmp_path: Path) -> None:
         wrong = of(np.arange(3), np.arange(3), np.full(3, 3), np.ones(3), np.ones(3))
         store.add_chunk(store.begin(name, "da7a", "c1ea0000", 3), wrong)
     comparison = compare(store, "a1", "a2")
-    assert comparison.rows(comparison.meetings[0])[-1][2:5] == ("-", "-", "-")
+    assert comparison.table(comparison.meetings[0]).texts[-1][2:5] == ("-", "-", "-")
     assert comparison.as_dict()["meetings"][0]["a"]["nsd"] is None

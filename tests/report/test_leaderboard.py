@@ -22,9 +22,10 @@ from rich.console import Console
 
 from bench.errors import BadStore, BenchError, UnknownName
 from bench.report.boards import Scope, arenas, tell_apart
+from bench.report.boards.columns import EXPLAINED, IN_CSV, IN_JSON, IN_TABLES, columns_of
+from bench.report.boards.layout import board_table, class_table, overview_table
 from bench.report.leaderboard import FORMATS, SORTS, Board, Queryable, boards, calibration, render
 from bench.report.page import colour, picture
-from bench.report.tables import board_table, class_table, overview_table
 
 SCHEMA = Path(__file__).parents[2] / "bench" / "store" / "schema.sql"
 METHODS = ("natural", "pgd-at", "trades", "rslad", "absld", "adr")
@@ -283,6 +284,15 @@ def test_selection_rules_of_one_training_are_not_averaged() -> None:
     assert tell_apart(board.rows) == ["adr · best-robust", "adr · last"]
 
 
+def test_a_column_is_declared_once_and_is_in_every_format() -> None:
+    keys = [column.key for column in IN_JSON]
+    assert len(set(keys)) == len(keys)
+    assert {column.key for column in IN_CSV} == {column.key for column in IN_TABLES} == set(keys) - {"recipe_id"}
+    titles = [heading.title for heading in EXPLAINED]
+    assert len(set(titles)) == len(titles)
+    assert all(heading.meaning for heading in EXPLAINED)
+
+
 @pytest.mark.parametrize("column", sorted(SORTS))
 def test_every_column_sorts_and_rank_stays_by_accuracy(database: Database, column: str) -> None:
     for board in boards(database, sort=column):
@@ -499,9 +509,10 @@ def test_text_formats_hold_whatever_a_name_holds(hostile: list[Board]) -> None:
     markdown = render(hostile, "md")
     assert "<script>" not in markdown
     assert "](javascript" not in markdown
+    board = len(columns_of(unattacked=False, brief=False))
     for line in markdown.splitlines():
         if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) in {5, 9, 14}
+            assert len(re.findall(r"(?<!\\)\|", line)) in {4 + 1, 8 + 1, board + 1}  # classes, overview, board
     rows = list(csv.DictReader(io.StringIO(render(hostile, "csv"))))
     assert {row["method"] for row in rows} == {HOSTILE, "=1+1", "{{ 7 * 7 }}"}
     assert json.loads(render(hostile, "json"))[0]["class_names"][2] == "名前"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -86,13 +87,46 @@ def test_worst_class_is_the_first_of_equals() -> None:
         metrics.worst_class([float("nan")])
 
 
-def test_ratios_and_accuracy() -> None:
+def test_the_worst_class_of_several_seeds_is_that_of_most() -> None:
+    nan = float("nan")
+    assert metrics.worst_by_vote([[0.2, 0.4], [0.5, 0.4], [0.6, 0.5]]) == (1, 2)
+    assert metrics.worst_by_vote([[nan, 0.3, 0.1], [nan, 0.1, 0.2]]) == (2, 1)  # one vote each: 0.2 against 0.15
+    assert metrics.worst_by_vote([[0.1, 0.3], [0.3, 0.1]]) == (0, 1)  # nothing tells them apart: the first
+    with pytest.raises(ValueError, match="no class has a sample"):
+        metrics.worst_by_vote([[nan, nan]])
+
+
+def test_ratios_and_class_accuracy() -> None:
     np.testing.assert_array_equal(metrics.ratios([1, 0, 3], [2, 0, 3]), [0.5, np.nan, 1.0])
-    nothing: npt.NDArray[np.int64] = np.array([], dtype=int)
-    assert math.isnan(metrics.accuracy(of(nothing, nothing, nothing, nothing, nothing)))
     one = of(np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.ones(4), np.array([0, 1, 0, 0]))
-    assert metrics.accuracy(one) == 0.75
-    np.testing.assert_array_equal(metrics.class_accuracy(one, 3), [0.5, 1.0, np.nan])
+    np.testing.assert_array_equal(one.class_accuracy(3), [0.5, 1.0, np.nan])
+
+
+@pytest.fixture(scope="module")
+def macros() -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    schema = resources.files("bench.store").joinpath("schema.sql").read_text(encoding="utf-8")
+    for statement in connection.extract_statements(schema):
+        if "MACRO" in statement.query:
+            connection.execute(statement)
+    return connection
+
+
+@given(st.lists(st.one_of(st.none(), st.fractions(0, 1, max_denominator=72).map(float)), min_size=1, max_size=12))
+def test_the_macros_agree_with_the_functions(macros: duckdb.DuckDBPyConnection, found: list[float | None]) -> None:
+    """Classes without samples are NaN in the vector and have no row."""
+    rows = [(f"class {label}", label, value) for label, value in enumerate(found) if value is not None]
+    assume(rows)
+    ((nsd, worst_class, worst_accuracy),) = macros.execute(
+        "SELECT nsd(accuracy), worst_class(class_name, class, accuracy), worst_accuracy(accuracy) FROM "
+        f"(VALUES {', '.join(['(?, ?, ?::DOUBLE)'] * len(rows))}) AS t(class_name, class, accuracy)",
+        [value for row in rows for value in row],
+    ).fetchall()
+    vector = [math.nan if value is None else value for value in found]
+    assert worst_class == f"class {metrics.worst_class(vector)}"
+    assert worst_accuracy == metrics.worst_accuracy(vector)
+    assert (nsd is None) == math.isnan(metrics.nsd(vector))
+    assert nsd is None or nsd == pytest.approx(metrics.nsd(vector), rel=1e-9, abs=1e-12)
 
 
 def test_the_views_agree_with_the_functions(tmp_path: Path) -> None:
@@ -111,14 +145,14 @@ def test_the_views_agree_with_the_functions(tmp_path: Path) -> None:
         )
         store.add_chunk(store.begin(name, name, "a", len(outcomes)), outcomes)
     for name, outcomes in cases.items():
-        vector = metrics.class_accuracy(outcomes, int(outcomes.label.max()) + 2)
+        vector = outcomes.class_accuracy(int(outcomes.label.max()) + 2)
         found = store.rows("SELECT class, accuracy FROM class_accuracy WHERE checkpoint_id = ? ORDER BY class", [name])
         assert [accuracy for _, accuracy in found] == [value for value in vector if not np.isnan(value)]
         ((n, accuracy, worst_class, worst_accuracy, nsd),) = store.rows(
             "SELECT n, accuracy, worst_class, worst_accuracy, nsd FROM summary WHERE checkpoint_id = ?", [name]
         )
         assert n == len(outcomes)
-        assert accuracy == pytest.approx(metrics.accuracy(outcomes), rel=1e-12)
+        assert accuracy == pytest.approx(float(outcomes.correct.mean()), rel=1e-12)
         assert worst_class == f"class {metrics.worst_class(vector)}"
         assert worst_accuracy == metrics.worst_accuracy(vector)
         assert (nsd is None) == math.isnan(metrics.nsd(vector))

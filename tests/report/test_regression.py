@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from bench.errors import BadOption, UnknownName
 from bench.outcomes import Outcomes
-from bench.report.regression import HEADER, Verdict, check, holm, mcnemar
+from bench.report.regression import Decision, check, holm, mcnemar
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow
 
@@ -114,8 +114,8 @@ def test_holm_lies_between_none_and_bonferroni_and_keeps_the_order(p: list[float
 # The verdict
 
 
-def words(verdict: Verdict) -> list[str]:
-    return [finding.verdict for finding in verdict.findings]
+def words(decision: Decision) -> list[str]:
+    return [one.verdict for one in decision.differences]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_verdicts(store: Store, candidate: str, per_attack: list[str], verdict: 
 
 def test_the_figures_behind_a_verdict(store: Store) -> None:
     made = check(store, "worse", "base#0")
-    clean, pgd = made.findings
+    clean, pgd = made.differences
     assert (pgd.meeting.total.only_a, pgd.meeting.total.only_b) == (40, 0)
     assert pgd.meeting.total.difference == pytest.approx(-0.1)
     assert pgd.p == pytest.approx(2 / 2**40)
@@ -195,7 +195,7 @@ def test_floor_out_of_range(store: Store, floor: float) -> None:
 
 def test_seeds_are_pooled_and_shown_one_by_one(store: Store) -> None:
     made = check(store, "two-seeds", "base")
-    pgd = made.findings[1]
+    pgd = made.differences[1]
     assert pgd.meeting.total.n == 2 * N
     assert pgd.p == pytest.approx(2 / 2**14)
     assert [(seed.candidate, seed.baseline) for seed in pgd.seeds] == [(0, 0), (1, 1)]
@@ -216,7 +216,7 @@ def test_what_is_not_compared_is_said(store: Store) -> None:
 
 def test_no_seed_in_common(store: Store) -> None:
     made = check(store, "worse", "base#1")
-    assert made.findings  # one checkpoint each
+    assert made.differences  # one checkpoint each
     made = check(store, "worse", "base")
     assert made.unpaired == ("base@net#1",)
 
@@ -226,8 +226,10 @@ def test_no_seed_in_common(store: Store) -> None:
 
 def test_rows_and_json(store: Store) -> None:
     made = check(store, "worse", "base#0")
-    rows = made.rows()
-    assert {len(row) for row in rows} == {len(HEADER)}
+    table = made.table()
+    rows = table.texts
+    assert {len(row) for row in rows} == {len(table.headings)}
+    assert table.titles[5:7] == ("lost", "won")
     assert rows[1][:7] == ("pgd-sat Linf 8/255 on digits test", "400", "50.00", "40.00", "-10.00", "40", "0")
     assert rows[1][-1] == "worse"
     found = json.loads(json.dumps(made.as_dict(), allow_nan=False))

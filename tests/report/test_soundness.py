@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BadStore, UnknownName
-from bench.report.soundness import report
+from bench.report.soundness import soundness
 from bench.store.database import Store
 from bench.store.rows import CheckpointRow, DatasetRow
 from bench.verdict import Judgement, Verdict
@@ -37,15 +37,15 @@ def test_every_checkpoint_and_budget_is_told_by_seed(store: Store) -> None:
     )
     store.add_verdicts("z0", "d1", "none", "0", [verdict("d", "not-run"), verdict("e", "fail")])
     store.add_verdicts("z0", "d2", "L2", "1/2", [verdict("c", "fail")])
-    found = report(store, "trades")
-    assert [one.title for one in found.examinations] == [
+    found = soundness(store, "trades")
+    assert [one.table().title for one in found.checked] == [
         "trades@m#0, L2 eps 1/2, on cifar10 test",
         "trades@m#0, whatever the threat, on digits test n=40,seed=0",
         "trades@m#0, Linf eps 8/255, on digits test n=40,seed=0",
         "trades@m#1, whatever the threat, on digits test n=40,seed=0",
     ]
-    assert [one.name for one in found.examinations[2].verdicts] == ["c", "b", "a"]
-    assert found.examinations[2].rows()[0] == ("c", "0.1235", "–", "fail", "40", "as measured")  # noqa: RUF001  # the dash of the tables
+    assert [one.name for one in found.checked[2].verdicts] == ["c", "b", "a"]
+    assert found.checked[2].table().texts[0] == ("c", "0.1235", "–", "fail", "40", "as measured")  # noqa: RUF001  # the dash of the tables
     assert (found.failed, found.exit_code) == (("c", "e"), 1)
     assert "trades@m fails c, e" in found.sentence
 
@@ -53,7 +53,7 @@ def test_every_checkpoint_and_budget_is_told_by_seed(store: Store) -> None:
 def test_one_checkpoint_can_be_asked_for(store: Store) -> None:
     store.add_verdicts("a1", "d1", "none", "0", [verdict("precision", "warn")])
     store.add_verdicts("z0", "d1", "none", "0", [verdict("precision", "fail")])
-    found = report(store, "trades#1")
+    found = soundness(store, "trades#1")
     assert (found.failed, found.exit_code, found.sentence) == ((), 0, "trades@m#1: no soundness check fails")
     told = found.as_dict()
     assert (told["entry"], told["failed"], told["exit_code"]) == ("trades@m#1", [], 0)
@@ -62,6 +62,6 @@ def test_one_checkpoint_can_be_asked_for(store: Store) -> None:
 
 def test_without_a_recorded_check_there_is_no_verdict(store: Store) -> None:
     with pytest.raises(BadStore, match="no soundness check of other@m#0 is recorded; 'evenbench evaluate' runs them"):
-        report(store, "other")
+        soundness(store, "other")
     with pytest.raises(UnknownName, match="did you mean 'trades'"):
-        report(store, "trade")
+        soundness(store, "trade")

@@ -15,7 +15,6 @@ import pytest
 from bench.errors import BadStore, DiskFull
 from bench.outcomes import Outcomes
 from bench.store import bundle
-from bench.store import database as store_module
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, EpochRow
 from bench.verdict import Verdict
@@ -338,7 +337,7 @@ def test_a_bundle_of_another_schema(folder: Path, tmp_path: Path, monkeypatch: p
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 9}))
     refused(folder, tmp_path, "has schema 9, this evenbench reads 2 and earlier")
-    assert store_module.SCHEMA_VERSION == 2
+    assert bundle.VERSION == 2
 
 
 def forge(folder: Path, table: str, sql: str) -> None:

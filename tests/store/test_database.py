@@ -551,11 +551,11 @@ def test_a_full_disk_loses_nothing(store: Store) -> None:
 
 def test_a_newer_schema_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(store_module, "SCHEMA_VERSION", 3)
-        newer.setattr(store_module, "MIGRATIONS", {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR"})
+        newer.setattr(store_module, "SCHEMA_VERSION", 4)
+        newer.setattr(store_module, "MIGRATIONS", {3: "ALTER TABLE checks ADD COLUMN remark VARCHAR"})
         store.create()
     for act in (store.create, lambda: store.rows("SELECT 1")):
-        with pytest.raises(BadStore, match=r"newer evenbench \(schema 3.*upgrade") as error:
+        with pytest.raises(BadStore, match=r"newer evenbench \(schema 4.*upgrade") as error:
             act()
         one_line(error)
 
@@ -566,35 +566,35 @@ def test_an_older_schema_is_migrated(store: Store, monkeypatch: pytest.MonkeyPat
     before = store.rows("SELECT * FROM summary")
     with store._writing() as connection:
         connection.execute("DROP VIEW leaderboard")
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 4)
-    steps = {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 3: "ALTER TABLE checks RENAME COLUMN remark TO note"}
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 5)
+    steps = {3: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 4: "ALTER TABLE checks RENAME COLUMN remark TO note"}
     monkeypatch.setattr(store_module, "MIGRATIONS", steps)
     if act == "create":
         store.create()
     elif act == "write":
         store.add_attack(PGD)
     assert store.rows("SELECT note FROM checks") == []
-    assert store.rows("SELECT schema_version FROM meta") == [(4,)]
+    assert store.rows("SELECT schema_version FROM meta") == [(5,)]
     assert store.rows("SELECT * FROM summary") == before
     assert len(store.rows("SELECT * FROM leaderboard")) == 1
 
 
 def test_a_migration_that_fails_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(store_module, "SCHEMA_VERSION", 4)
+        newer.setattr(store_module, "SCHEMA_VERSION", 5)
         newer.setattr(
-            store_module, "MIGRATIONS", {2: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 3: "DROP TABLE nope"}
+            store_module, "MIGRATIONS", {3: "ALTER TABLE checks ADD COLUMN remark VARCHAR", 4: "DROP TABLE nope"}
         )
         with pytest.raises(BadStore, match="nope") as error:
             store.create()
         one_line(error)
-    assert store.rows("SELECT schema_version FROM meta") == [(2,)]
+    assert store.rows("SELECT schema_version FROM meta") == [(3,)]
     assert "remark" not in store.query("SELECT * FROM checks").columns
 
 
 def test_a_schema_too_old_to_migrate(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 3)
-    with pytest.raises(BadStore, match="schema 2, which this evenbench cannot migrate"):
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 4)
+    with pytest.raises(BadStore, match="schema 3, which this evenbench cannot migrate"):
         store.create()
 
 

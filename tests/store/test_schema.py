@@ -224,6 +224,48 @@ def test_a_migrated_database_answers_every_view_and_goes_on(old: Store, tmp_path
     assert new.rows(facts) == old.rows(facts)
 
 
+VERSION_2 = """
+CREATE OR REPLACE VIEW summary AS
+SELECT checkpoint_id, method, dataset, model, seed, attack, norm, eps,
+       sum(n)::BIGINT AS n, sum(correct) / sum(n) AS accuracy,
+       arg_min(class_name, (accuracy, class)) AS worst_class, min(accuracy) AS worst_accuracy,
+       stddev_pop(accuracy) / nullif(avg(accuracy), 0) AS nsd,
+       variant, split, subset, dataset_id, attack_id, eps_exact, evaluation_id, preset, recipe_id,
+       selection
+FROM (SELECT * EXCLUDE (divergence) FROM class_accuracy)
+GROUP BY ALL;
+CREATE OR REPLACE VIEW best_known_summary AS
+SELECT checkpoint_id, method, dataset, model, seed, norm, eps,
+       sum(n)::BIGINT AS n, sum(correct) / sum(n) AS accuracy,
+       arg_min(class_name, (accuracy, class)) AS worst_class, min(accuracy) AS worst_accuracy,
+       stddev_pop(accuracy) / nullif(avg(accuracy), 0) AS nsd, attacks,
+       variant, split, subset, dataset_id, eps_exact, preset, recipe_id, selection
+FROM best_known_class_accuracy
+GROUP BY ALL;
+DROP MACRO nsd;
+DROP MACRO worst_class;
+DROP MACRO worst_accuracy;
+UPDATE meta SET schema_version = 2;
+"""
+"""What was different in version 2: no macros, so that the two views spelled their formulas."""
+
+
+@pytest.mark.parametrize("act", ["read", "write"])
+def test_version_2_gets_the_macros_and_nothing_else_changes(tmp_path: Path, act: str) -> None:
+    labels = [0, 0, 1, 1, 2, 2]
+    store = stored(tmp_path, {attack("clean", "k"): [0] * 6, attack("cw", "x", "cw"): [0, 2, 2, 2, 0, 0]}, 6, labels)
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute(VERSION_2)
+        views = {view: connection.execute(f"FROM {view} ORDER BY ALL").fetchall() for view in VIEWS}
+    if act == "write":
+        store.add_attack(attack("fgsm", "y", "fgsm"))
+    assert store.rows("SELECT schema_version FROM meta") == [(store_module.SCHEMA_VERSION,)]
+    assert {view: store.rows(f"FROM {view} ORDER BY ALL") for view in VIEWS} == views
+    assert views["summary"]
+    assert views["best_known_summary"]
+    assert store.rows("SELECT nsd(a) FROM (VALUES (0.5), (0.5)) AS t(a)") == [(0.0,)]
+
+
 def test_a_migrated_database_has_the_tables_of_a_new_one(old: Store, tmp_path: Path) -> None:
     new = Store(tmp_path / "new.duckdb")
     for store in (old, new):

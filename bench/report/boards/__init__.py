@@ -4,38 +4,23 @@ A board holds the entries that met the same samples under the same attack: one d
 fingerprint. Whatever differs in either is another board. Accuracies are computed from the integer counts of the
 database's views, in class order, so that the same database gives the same bytes on every machine.
 
-    values.py    a board, its rows and their figures
-    sorting.py   the columns that rows can be sorted by
-    facts.py     what the database says of one checkpoint
-    reading.py   boards(store): the boards of a database
+    counts.py     what the database says of one checkpoint
+    assemble.py   boards(store): the boards of a database
+    values.py     a board, its rows and their figures
+    columns.py    what a board says of a row: a new figure goes here
+    layout.py     the tables that boards are shown as
 """
 
-from bench.report.boards.facts import EVERYTHING, Queryable, Scope
-from bench.report.boards.reading import STRONGEST, boards
-from bench.report.boards.sorting import SORTS
-from bench.report.boards.values import (
-    CLEAN,
-    DOUBTFUL,
-    NOT_RUN,
-    BestKnown,
-    Board,
-    Calibration,
-    Row,
-    Score,
-    arenas,
-    tell_apart,
-)
+from bench.report.boards.assemble import boards
+from bench.report.boards.columns import SORTS
+from bench.report.boards.counts import EVERYTHING, Queryable, Scope
+from bench.report.boards.values import CLEAN, Board, Row, Score, arenas, tell_apart
 
 __all__ = [
     "CLEAN",
-    "DOUBTFUL",
     "EVERYTHING",
-    "NOT_RUN",
     "SORTS",
-    "STRONGEST",
-    "BestKnown",
     "Board",
-    "Calibration",
     "Queryable",
     "Row",
     "Scope",

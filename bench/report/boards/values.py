@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 CLEAN = "clean"
 """Name of the attack that leaves images alone."""
@@ -197,21 +198,32 @@ class Board:
         return (self.dataset_id, self.norm, self.eps_exact)
 
 
-def tell_apart(rows: Sequence[Row], shown: Sequence[str] = ()) -> list[str]:
+Trait = Literal["model", "preset", "selection", "recipe_id"]
+
+_TRAITS: dict[Trait, Callable[[Row], str]] = {
+    "model": lambda row: row.model,
+    "preset": lambda row: row.preset,
+    "selection": lambda row: row.selection,
+    "recipe_id": lambda row: row.recipe_id,
+}
+"""What tells rows of one name apart, tried in this order."""
+
+
+def tell_apart(rows: Sequence[Row], shown: Sequence[Trait] = ()) -> list[str]:
     """(len(rows),) names of the rows, with what tells them apart added where names alone do not.
 
     A row that fails a soundness check has the sign `DOUBTFUL` after its name, wherever it is shown.
 
     Args:
         rows: rows of one table or figure.
-        shown: attributes of a row that the reader sees beside the name anyway.
+        shown: what of a row the reader sees beside the name anyway.
     """
     names = [row.name for row in rows]
-    beside = [tuple(getattr(row, attribute) for attribute in shown) for row in rows]
-    for attribute in ("model", "preset", "selection", "recipe_id"):
-        if attribute in shown:
+    beside = [tuple(_TRAITS[trait](row) for trait in shown) for row in rows]
+    for trait, read in _TRAITS.items():
+        if trait in shown:
             continue
-        values = [str(getattr(row, attribute)) for row in rows]
+        values = [read(row) for row in rows]
         among = defaultdict(set)
         for name, seen, value in zip(names, beside, values, strict=True):
             among[name, seen].add(value)

@@ -8,8 +8,7 @@ import numpy as np
 
 from bench.report.boards import tell_apart
 from bench.report.plots.style import BLUE, SKY, VERMILION, class_ticks, head, new_figure, shorten, under
-from bench.report.tables import figure as plain
-from bench.report.tables import percent
+from bench.report.tables import percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from bench.report.boards import Row, tell_apart
 from bench.report.plots.labels import Box, Segment, place
 from bench.report.plots.style import BLUE, INK, SKY, SOFT, VERMILION, head, new_figure, shorten, under
-from bench.report.tables import figure as plain
-from bench.report.tables import percent
+from bench.report.tables import percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.report.boards import tell_apart
+from bench.report.contrast import wants_black
 from bench.report.plots.style import HEAT, INK, SOFT, class_ticks, head, new_figure, shorten, under
-from bench.report.tables import figure as plain
-from bench.report.tables import percent
+from bench.report.tables import percent, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,13 +63,11 @@ def _write(axes: Axes, accuracy: np.ndarray[tuple[int, int], np.dtype[np.float64
     import matplotlib as mpl
 
     colours = mpl.colormaps[HEAT]((accuracy - low) / (high - low))[..., :3]
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    light = linear @ np.array([0.2126, 0.7152, 0.0722])
     for row, values in enumerate(accuracy):
         for column, value in enumerate(values):
             if np.isnan(value):
                 continue
-            ink = "black" if (light[row, column] + 0.05) ** 2 > 0.05 * 1.05 else "white"
+            ink = "black" if wants_black(*colours[row, column]) else "white"
             axes.text(column, row, percent(value, 0), ha="center", va="center", size=8, color=ink)
             if value == np.nanmin(values):
                 axes.plot([column - 0.22, column + 0.22], [row + 0.3] * 2, color=ink, linewidth=1.4)

@@ -9,20 +9,19 @@ from dataclasses import dataclass, replace
 
 from bench.errors import BadStore, UnknownName
 from bench.report import metrics
-from bench.report.boards.facts import (
+from bench.report.boards.columns import SORTS
+from bench.report.boards.counts import (
     EVERYTHING,
-    Cell,
-    Counts,
+    ClassCounts,
+    Judged,
     Queryable,
     Scope,
     Threat,
-    Verdicts,
     best_known,
-    cells,
     evaluated_datasets,
+    judged,
     verdicts,
 )
-from bench.report.boards.sorting import SORTS
 from bench.report.boards.values import NOT_RUN, BestKnown, Board, Calibration, Row, Score
 
 STRONGEST = "autoattack"
@@ -65,12 +64,12 @@ class _Beside:
     Attributes:
         unattacked: its counts on the same samples without attack, by dataset_id and checkpoint_id.
         known: its counts under all attacks together.
-        verdicts: of its soundness checks.
+        verdicts: of its soundness checks, check -> pass, warn, fail or not-run.
     """
 
-    unattacked: Mapping[tuple[str, str], Counts]
-    known: Mapping[Threat, Counts]
-    verdicts: Mapping[Threat, Verdicts]
+    unattacked: Mapping[tuple[str, str], ClassCounts]
+    known: Mapping[Threat, ClassCounts]
+    verdicts: Mapping[Threat, Mapping[str, str]]
 
 
 def _evaluated(store: Queryable) -> set[str]:
@@ -87,39 +86,39 @@ def _evaluated(store: Queryable) -> set[str]:
 
 def _read(store: Queryable, dataset: str | None, scope: Scope) -> list[Board]:
     """Boards with unsorted rows, the clean ones included."""
-    together: dict[tuple[str, str], dict[tuple[str, ...], list[Cell]]] = {}
-    for cell in cells(store, dataset, scope):
-        entries = together.setdefault((cell.board.dataset_id, cell.board.attack_id), {})
-        entries.setdefault(cell.entry, []).append(cell)
+    together: dict[tuple[str, str], dict[tuple[str, ...], list[Judged]]] = {}
+    for one in judged(store, dataset, scope):
+        entries = together.setdefault((one.board.dataset_id, one.board.attack_id), {})
+        entries.setdefault(one.entry, []).append(one)
     boards = [list(entries.values()) for entries in together.values()]
     beside = _Beside(_unattacked(boards), best_known(store, dataset, scope), verdicts(store))
     return [_board(entries, beside) for entries in boards]
 
 
-def _unattacked(boards: Sequence[Sequence[Sequence[Cell]]]) -> dict[tuple[str, str], Counts]:
+def _unattacked(boards: Sequence[Sequence[Sequence[Judged]]]) -> dict[tuple[str, str], ClassCounts]:
     """Counts without attack; of several clean fingerprints (another precision) those that most checkpoints have."""
-    clean: dict[str, list[list[Cell]]] = defaultdict(list)
+    clean: dict[str, list[list[Judged]]] = defaultdict(list)
     for entries in boards:
         board = entries[0][0].board
         if board.is_clean:
-            clean[board.dataset_id].append([cell for row in entries for cell in row])
-    chosen = [min(found, key=lambda cells: (-len(cells), cells[0].board.attack_id)) for found in clean.values()]
-    return {(cell.board.dataset_id, cell.checkpoint): cell.counts for cells in chosen for cell in cells}
+            clean[board.dataset_id].append([one for seeds in entries for one in seeds])
+    chosen = [min(found, key=lambda all_: (-len(all_), all_[0].board.attack_id)) for found in clean.values()]
+    return {(one.board.dataset_id, one.checkpoint): one.counts for all_ in chosen for one in all_}
 
 
-def _board(entries: Sequence[Sequence[Cell]], beside: _Beside) -> Board:
+def _board(entries: Sequence[Sequence[Judged]], beside: _Beside) -> Board:
     board = entries[0][0].board
-    rows = [_row(cells, beside) for cells in entries]
+    rows = [_row(seeds, beside) for seeds in entries]
     ranked = [replace(row, rank=1 + sum(other.robust.accuracy > row.robust.accuracy for other in rows)) for row in rows]
     return replace(board, rows=tuple(ranked))
 
 
-def _row(cells: Sequence[Cell], beside: _Beside) -> Row:
-    names = cells[0].board.class_names
-    method, variant, model, recipe_id, preset, selection = cells[0].entry
-    places = [(cell.board.dataset_id, cell.checkpoint) for cell in cells]
+def _row(seeds: Sequence[Judged], beside: _Beside) -> Row:
+    names = seeds[0].board.class_names
+    method, variant, model, recipe_id, preset, selection = seeds[0].entry
+    places = [(one.board.dataset_id, one.checkpoint) for one in seeds]
     at_rest = [beside.unattacked[place] for place in places if place in beside.unattacked]
-    checks, failed = _checks(cells, beside.verdicts)
+    checks, failed = _checks(seeds, beside.verdicts)
     return Row(
         rank=0,
         method=method,
@@ -128,51 +127,46 @@ def _row(cells: Sequence[Cell], beside: _Beside) -> Row:
         model=model,
         selection=selection,
         recipe_id=recipe_id,
-        checkpoints=tuple(cell.checkpoint for cell in cells),
-        robust=_score([cell.counts for cell in cells], names),
-        clean=_score(at_rest, names) if len(at_rest) == len(cells) else None,
-        best_known=_best_known([beside.known.get(cell.threat) for cell in cells], names),
+        checkpoints=tuple(one.checkpoint for one in seeds),
+        robust=_score([one.counts for one in seeds], names),
+        clean=_score(at_rest, names) if len(at_rest) == len(seeds) else None,
+        best_known=_best_known([beside.known.get(one.threat) for one in seeds], names),
         checks=checks,
         failed_checks=failed,
     )
 
 
-def _best_known(found: Sequence[Counts | None], names: Sequence[str]) -> BestKnown | None:
+def _best_known(found: Sequence[ClassCounts | None], names: Sequence[str]) -> BestKnown | None:
     counts = [one for one in found if one is not None and one.attacks > 1]
     if len(counts) < len(found):
         return None
     return BestKnown(_score(counts, names), min(one.attacks for one in counts))
 
 
-def _checks(cells: Sequence[Cell], found: Mapping[Threat, Verdicts]) -> tuple[str, tuple[str, ...]]:
+def _checks(seeds: Sequence[Judged], found: Mapping[Threat, Mapping[str, str]]) -> tuple[str, tuple[str, ...]]:
     """The worst verdict of all checkpoints of a row, and the checks that fail."""
-    nothing = Verdicts({})
-    of_each = [
-        [found.get(cell.threat, nothing), found.get((cell.checkpoint, cell.board.dataset_id, "none", "0"), nothing)]
-        for cell in cells
-    ]
-    said = [one for each in of_each for one in each]
-    failed = tuple(sorted({name for one in said for name in one.among("fail")}))
+    places = [(one.threat, (one.checkpoint, one.board.dataset_id, "none", "0")) for one in seeds]
+    of_each = [[item for threat in threats for item in found.get(threat, {}).items()] for threats in places]
+    failed = tuple(sorted({name for said in of_each for name, word in said if word == "fail"}))
     if failed:
         return "fail", failed
-    if any(one.among("warn") for one in said):
+    if any(word == "warn" for said in of_each for _, word in said):
         return "warn", ()
-    return ("pass" if all(any(one.among("pass") for one in each) for each in of_each) else NOT_RUN), ()
+    return ("pass" if all(any(word == "pass" for _, word in said) for said in of_each) else NOT_RUN), ()
 
 
-def _score(counts: Sequence[Counts], names: Sequence[str]) -> Score:
+def _score(counts: Sequence[ClassCounts], names: Sequence[str]) -> Score:
     accuracies = [sum(one.correct) / sum(one.n) for one in counts]
     by_class = [metrics.ratios(one.correct, one.n) for one in counts]
     means = tuple(_mean([value for value in column if not math.isnan(value)]) for column in zip(*by_class, strict=True))
-    labels = [metrics.worst_class(vector) for vector in by_class]
-    named = min(set(labels), key=lambda label: (-labels.count(label), means[label], label))
+    voted, votes = metrics.worst_by_vote(by_class)
     nsds = [nsd for vector in by_class if not math.isnan(nsd := metrics.nsd(vector))]
     return Score(
         accuracy=math.fsum(accuracies) / len(accuracies),
         accuracy_std=_spread(accuracies),
         worst_accuracy=math.fsum(metrics.worst_accuracy(vector) for vector in by_class) / len(by_class),
-        worst_class=names[named],
-        worst_seeds=labels.count(named),
+        worst_class=names[voted],
+        worst_seeds=votes,
         nsd=_mean(nsds),
         nsd_std=_spread(nsds),
         class_accuracy=means,

@@ -50,7 +50,7 @@ Threat = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassCounts:
     """One checkpoint on some samples, class by class.
 
     Attributes:
@@ -67,29 +67,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Judged:
     """One checkpoint under one attack; `board` has no rows yet."""
 
     board: Board
     entry: tuple[str, str, str, str, str, str]
     checkpoint: str
-    counts: Counts
+    counts: ClassCounts
 
     @property
     def threat(self) -> Threat:
         """The checkpoint on these samples within this budget, whatever the attack."""
         return (self.checkpoint, *self.board.arena)
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What the soundness checks of one checkpoint found: name of the check -> pass, warn, fail or not-run."""
-
-    found: Mapping[str, str]
-
-    def among(self, verdict: str) -> list[str]:
-        """The checks that say so."""
-        return [name for name, said in self.found.items() if said == verdict]
 
 
 def evaluated_datasets(store: Queryable) -> set[str]:
@@ -98,7 +87,7 @@ def evaluated_datasets(store: Queryable) -> set[str]:
     return {str(name) for name in found["name"]}
 
 
-def cells(store: Queryable, dataset: str | None, scope: Scope) -> list[Cell]:
+def judged(store: Queryable, dataset: str | None, scope: Scope) -> list[Judged]:
     """Every complete evaluation, those of one attack and entry in the order of their seeds."""
     where, params = _where(dataset, {**_ids(scope), "attack_id": scope.attacks})
     confidences = {
@@ -139,12 +128,12 @@ def cells(store: Queryable, dataset: str | None, scope: Scope) -> list[Cell]:
             str(row[key]) for key in ("method", "variant", "model", "recipe_id", "preset", "selection")
         )
         entry = (method, variant, model, recipe_id, preset, selection)
-        counts = Counts(n, correct, confidences[int(row["evaluation_id"])])
-        made.append(Cell(board, entry, str(row["checkpoint_id"]), counts))
+        counts = ClassCounts(n, correct, confidences[int(row["evaluation_id"])])
+        made.append(Judged(board, entry, str(row["checkpoint_id"]), counts))
     return made
 
 
-def best_known(store: Queryable, dataset: str | None, scope: Scope) -> dict[Threat, Counts]:
+def best_known(store: Queryable, dataset: str | None, scope: Scope) -> dict[Threat, ClassCounts]:
     """What stood against every attack of a budget."""
     where, params = _where(dataset, _ids(scope))
     found = _records(
@@ -157,15 +146,15 @@ def best_known(store: Queryable, dataset: str | None, scope: Scope) -> dict[Thre
         """,
         params,
     )
-    return {_threat(row): Counts(*_by_class(row), attacks=int(row["attacks"])) for row in found}
+    return {_threat(row): ClassCounts(*_by_class(row), attacks=int(row["attacks"])) for row in found}
 
 
-def verdicts(store: Queryable) -> dict[Threat, Verdicts]:
-    """What the soundness checks found within each budget; norm 'none' for those that no threat is part of."""
+def verdicts(store: Queryable) -> Mapping[Threat, Mapping[str, str]]:
+    """Check -> pass, warn, fail or not-run, within each budget; norm 'none' for those that no threat is part of."""
     made: dict[Threat, dict[str, str]] = defaultdict(dict)
     for row in _records(store, "SELECT * FROM checks ORDER BY check_name", []):
         made[_threat(row)][str(row["check_name"])] = str(row["verdict"])
-    return {threat: Verdicts(found) for threat, found in made.items()}
+    return made
 
 
 def _records(store: Queryable, sql: str, params: list[object]) -> list[dict[str, Any]]:
