@@ -38,7 +38,7 @@ from bench.training.method import Plan, compose
 
 
 @dataclass(frozen=True)
-class Entry:
+class StudyEntry:
     """One line of a study: a method in a setting."""
 
     name: str
@@ -89,7 +89,7 @@ class Study:
 
     name: str
     dataset: str
-    entries: dict[str, Entry]
+    entries: dict[str, StudyEntry]
     model: str = ""
     revision: str = ""
     split: str = "test"
@@ -133,7 +133,7 @@ class Study:
             batch_size=self.batch_size,
         )
 
-    def plan_of(self, entry: Entry, dataset: str) -> Plan:
+    def plan_of(self, entry: StudyEntry, dataset: str) -> Plan:
         """An entry's recipe and schedule on a data set of that name."""
         settings: dict[str, Any] = {"schedule.eps": str(parse_eps(self.eps))} if self.eps else {}
         if epochs := entry.epochs or self.epochs:
@@ -143,23 +143,23 @@ class Study:
             entry.method or entry.name, dataset=dataset, preset=entry.preset or self.preset or None, settings=settings
         )
 
-    def model_of(self, entry: Entry) -> str:
+    def model_of(self, entry: StudyEntry) -> str:
         """The network that an entry trains."""
         return entry.model or self.model
 
-    def seeds_of(self, entry: Entry) -> list[int]:
+    def seeds_of(self, entry: StudyEntry) -> list[int]:
         """The seeds that an entry is trained with."""
         return entry.seeds or self.seeds
 
-    def order(self) -> list[Entry]:
+    def order(self) -> list[StudyEntry]:
         """Entries with every teacher before its students.
 
         Raises:
             BadStudy: a circle of teachers.
         """
-        done: dict[str, Entry] = {}
+        done: dict[str, StudyEntry] = {}
 
-        def visit(entry: Entry, path: tuple[str, ...]) -> None:
+        def visit(entry: StudyEntry, path: tuple[str, ...]) -> None:
             if entry.name in path:
                 circle = " → ".join((*path[path.index(entry.name) :], entry.name))
                 raise BadStudy(f"study {self.name!r}: entries teach each other in a circle: {circle}; break it")
@@ -195,8 +195,8 @@ def load_study(path: Path) -> Study:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise BadStudy(f"{where}: entry {name!r} is no table; write [entries.{name}]")
-        values = typed(Entry, table, f"{where}, entry {name!r}", skip=("name",))
-        entries[name] = Entry(name=name, **values)
+        values = typed(StudyEntry, table, f"{where}, entry {name!r}", skip=("name",))
+        entries[name] = StudyEntry(name=name, **values)
     values = typed(Study, raw, where, skip=("entries",))
     for key in ("name", "dataset"):
         if not values.get(key):
