@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from bench.data.cards import CARDS, Card
 from bench.data.images import Images
 from bench.data.splits import canonical, chosen, one_configuration, whole
 from bench.errors import BadData, DiskFull, UnknownName
+from bench.files import is_full
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Hub:
                 f"{self.repo} has no revision {self.revision!r}; give a branch, tag or commit of it"
             ) from None
         except Exception as problem:  # which ones depends on the HTTP client of the installed huggingface_hub
-            if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+            if is_full(problem):
                 raise DiskFull(f"no space left for {self.repo} in huggingface_hub's cache; free some") from None
             if cached is not None:
                 # Not in the cache either: the first problem is the one to tell.

@@ -23,7 +23,7 @@ from bench.attacks.trial import Trial
 from bench.budget import show_eps
 from bench.data.images import Images
 from bench.errors import BadData
-from bench.files import write_whole
+from bench.files import write_tensors
 from bench.fingerprint import canonical
 
 FORMAT = 1
@@ -71,10 +71,8 @@ class Keeper:
         }
         tensors = {"delta": delta.contiguous(), "sample": torch.from_numpy(sample.astype(np.int64))}
         path = self.place(trial) / f"{int(sample.min()):08d}.safetensors"
-        partial = path.with_name(f"{path.name}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, partial, tensors, {RECORD: canonical(about)})
+            write_tensors(path, tensors, {RECORD: canonical(about)})
         except (OSError, SafetensorError) as problem:
             raise BadData(f"{path} cannot be written ({problem}); choose another --keep-adversarials") from None
 
