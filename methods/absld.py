@@ -22,9 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Stateless, require_range
-from bench.training.values import Batch, Context, Tally, Targets, constant
+from bench.api import Batch, Context, Method, Preset, Stateless, Tally, Targets, constant, require_range
 from methods import settings
 from methods.rslad import PAPER, RSLAD
 

@@ -20,12 +20,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl, one_hot
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    cross_entropy,
+    kl,
+    one_hot,
+    require_range,
+)
 from methods import settings
 from methods.rslad import Teacher
 
@@ -42,7 +52,7 @@ def against_label(inner: Inner, ctx: Context, batch: Batch, reach: Reach) -> Ten
 
 
 @dataclass(frozen=True)
-class ARD:
+class ARD(Adversarial):
     """Clean cross-entropy and tempered divergence from the targets at the adversarial image."""
 
     temperature: float = 30.0

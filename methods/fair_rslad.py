@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.training.method import Method, Preset
+from bench.api import Method, Preset
 from methods import settings
 from methods.fair_ard import Counted, FairWeights
 from methods.rslad import PAPER, RSLAD

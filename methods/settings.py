@@ -1,10 +1,17 @@
-"""Schedules that many methods share: settings that this project can run itself."""
+"""Schedules that many methods share; `SHORT` and `DIGITS` are settings that this project can run itself."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
-from bench.training.schedule import Schedule
+from bench.api import Schedule
+
+LONG = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
+"""Two hundred epochs, as most papers have it; the learning rate is cut at half and at three quarters of them."""
+
+FAIR = replace(LONG, normalize=True, selection="best-robust-plus-worst")
+"""Of CFA, and of what is compared with it."""
 
 SHORT = Schedule(epochs=30, shape="one-cycle", lr=0.2)
 """Thirty epochs with one cycle of the learning rate, for 32x32 images."""
