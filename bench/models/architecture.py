@@ -1,18 +1,11 @@
-"""Networks by name: pixels in [0, 1] in, logits out; normalisation is inside.
-
-convnet-W            a small network of width W, for small images
-resnet-18            CIFAR ResNet-18
-preact-resnet-18     pre-activation ResNet-18, with the last BatchNorm of Rice et al., AWP and CFA
-preact-resnet-18-plain   the same without it, as in kuangliu/pytorch-cifar
-mobilenet-v2         MobileNetV2
-wrn-D-W              wide ResNet, such as wrn-34-10
-"""
+"""Networks by name: pixels in [0, 1] in, logits out; normalisation is inside. A new one is one entry of `FAMILIES`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +17,58 @@ from bench.models.normalize import Normalize
 from bench.models.resnet import PlainPreActResNet18, PreActResNet18, ResNet18
 from bench.models.wideresnet import WideResNet
 
-FAMILIES: Mapping[str, Callable[..., nn.Module]] = {
-    r"convnet-([1-9]\d*)": ConvNet,
-    r"resnet-18": ResNet18,
-    r"preact-resnet-18": PreActResNet18,
-    r"preact-resnet-18-plain": PlainPreActResNet18,
-    r"mobilenet-v2": MobileNetV2,
-    r"wrn-([1-9]\d*)-([1-9]\d*)": WideResNet,
-}
-"""Spelling and class; the numbers in the spelling follow the common arguments."""
+
+class Family(NamedTuple):
+    """Networks that are named alike."""
+
+    called: str
+    """How they are named, with capital letters for numbers."""
+    about: str
+    """One line, which `evenbench list models` shows."""
+    example: str
+    spelling: str
+    """Pattern of the name; the numbers in it follow the common arguments of `build`."""
+    make: Callable[..., nn.Module]
+    can_be: Callable[..., bool] = lambda *numbers: True
+    """Whether there is one with such numbers."""
+    unused: tuple[str, ...] = ()
+    """Beginnings of the names of weights that the network's release carries and never uses."""
+
+
+FAMILIES = (
+    Family(
+        "convnet-W",
+        "small convnet of width W for small images, such as convnet-6",
+        "convnet-6",
+        r"convnet-([1-9]\d*)",
+        ConvNet,
+    ),
+    Family("resnet-18", "ResNet-18 for 32x32 images", "resnet-18", r"resnet-18", ResNet18),
+    Family(
+        "preact-resnet-18",
+        "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm",
+        "preact-resnet-18",
+        r"preact-resnet-18",
+        PreActResNet18,
+    ),
+    Family(
+        "preact-resnet-18-plain",
+        "pre-activation ResNet-18 for 32x32 images, without one",
+        "preact-resnet-18-plain",
+        r"preact-resnet-18-plain",
+        PlainPreActResNet18,
+    ),
+    Family("mobilenet-v2", "MobileNetV2 for 32x32 images", "mobilenet-v2", r"mobilenet-v2", MobileNetV2),
+    Family(
+        "wrn-D-W",
+        "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
+        "wrn-34-10",
+        r"wrn-([1-9]\d*)-([1-9]\d*)",
+        WideResNet,
+        lambda depth, width: depth > 4 and depth % 6 == 4,
+        ("sub_block1.",),
+    ),
+)
 
 STATISTICS = ("normalize.mean", "normalize.std")
 
@@ -73,24 +109,16 @@ class Architecture:
 
 def model_names() -> dict[str, str]:
     """What can be named, with a line on each."""
-    return {
-        "convnet-W": "small convnet of width W for small images, such as convnet-6",
-        "resnet-18": "ResNet-18 for 32x32 images",
-        "preact-resnet-18": "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm",
-        "preact-resnet-18-plain": "pre-activation ResNet-18 for 32x32 images, without one",
-        "mobilenet-v2": "MobileNetV2 for 32x32 images",
-        "wrn-D-W": "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
-    }
+    return {family.called: family.about for family in FAMILIES}
 
 
-def _parsed(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
-    for spelling, kind in FAMILIES.items():
-        if match := re.fullmatch(spelling, name):
+def _parsed(name: str) -> tuple[Family, list[int]]:
+    for family in FAMILIES:
+        if match := re.fullmatch(family.spelling, name):
             numbers = [int(number) for number in match.groups()]
-            if kind is not WideResNet or (numbers[0] > 4 and numbers[0] % 6 == 4):
-                return kind, numbers
-    examples = ["convnet-6", "resnet-18", "preact-resnet-18", "preact-resnet-18-plain", "mobilenet-v2", "wrn-34-10"]
-    raise UnknownName.among("model", name, examples, "'evenbench list models'")
+            if family.can_be(*numbers):
+                return family, numbers
+    raise UnknownName.among("model", name, (family.example for family in FAMILIES), "'evenbench list models'")
 
 
 def check_name(name: str) -> None:
@@ -104,11 +132,11 @@ def check_name(name: str) -> None:
 
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """A fresh network; the same weights for the same seed, and the global randomness untouched."""
-    kind, numbers = _parsed(architecture.name)
+    family, numbers = _parsed(architecture.name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         normalize = Normalize(architecture.mean, architecture.std)
-        return kind(architecture.classes, architecture.channels, normalize, *numbers)
+        return family.make(architecture.classes, architecture.channels, normalize, *numbers)
 
 
 def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Module:
@@ -123,7 +151,7 @@ def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Mo
     network = build(architecture)
     wanted = network.state_dict()
     _check_statistics(architecture, state)
-    passed_over = (*STATISTICS, *getattr(network, "unused", ()))
+    passed_over = (*STATISTICS, *_parsed(architecture.name)[0].unused)
     found = {name: tensor for name, tensor in state.items() if not name.startswith(passed_over)}
     counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
     found = {**counters, **found}

@@ -26,7 +26,7 @@ def _to_fp32(model: nn.Module, images: object, logits: Tensor) -> Tensor:
 
 
 @dataclass
-class Job:
+class TrainingState:
     """A training in flight: everything that a checkpoint must hold to go on."""
 
     run: Run
@@ -40,10 +40,10 @@ class Job:
     step: int = 0
 
     @classmethod
-    def begin(cls, run: Run, device: str) -> Job:
+    def begin(cls, run: Run, device: str) -> TrainingState:
         """A run before its first step."""
         schedule = run.plan.schedule
-        model = placed(begun(run), schedule, device)
+        model = placed(untrained(run), schedule, device)
         if schedule.precision == "bf16":
             model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
         ctx = Context(
@@ -74,22 +74,22 @@ class Job:
         return cls(run, ctx, optimizer, targets, budget, average, Tally.zeros(ctx.classes, device), [])
 
     @classmethod
-    def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> Job:
+    def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> TrainingState:
         """A run where a checkpoint of it left off."""
-        job = cls.begin(run, device)
-        parts = {part: {k: v.to(device) for k, v in state.items()} for part, state in checkpoint.tensors.items()}
-        job.ctx.model.load_state_dict(load_state(run.architecture, parts["model"]).state_dict())
-        job.ctx.averaged.load_state_dict(load_state(run.architecture, parts["averaged"]).state_dict())
-        for name, parameter in job.ctx.model.named_parameters():
+        state = cls.begin(run, device)
+        parts = {part: {k: v.to(device) for k, v in held.items()} for part, held in checkpoint.tensors.items()}
+        state.ctx.model.load_state_dict(load_state(run.architecture, parts["model"]).state_dict())
+        state.ctx.averaged.load_state_dict(load_state(run.architecture, parts["averaged"]).state_dict())
+        for name, parameter in state.ctx.model.named_parameters():
             if name in parts["momentum"]:
-                job.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
-        job.targets, job.budget = unpack(job.targets, parts["targets"]), unpack(job.budget, parts["budget"])
-        job.average = unpack(job.average, parts["average"])
+                state.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
+        state.targets, state.budget = unpack(state.targets, parts["targets"]), unpack(state.budget, parts["budget"])
+        state.average = unpack(state.average, parts["average"])
         if parts["tally"]:
-            job.tally = Tally(**parts["tally"])
-        job.history = deepcopy(checkpoint.history)
-        job.ctx.epoch, job.step = checkpoint.epoch, checkpoint.step
-        return job
+            state.tally = Tally(**parts["tally"])
+        state.history = deepcopy(checkpoint.history)
+        state.ctx.epoch, state.step = checkpoint.epoch, checkpoint.step
+        return state
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `resume` needs, on the CPU and apart from what trains on."""
@@ -109,7 +109,7 @@ class Job:
         }
         return Checkpoint(
             architecture=self.run.architecture,
-            tensors={part: {k: v.detach().cpu().clone() for k, v in state.items()} for part, state in tensors.items()},
+            tensors={part: {k: v.detach().cpu().clone() for k, v in held.items()} for part, held in tensors.items()},
             judged="averaged" if self.run.plan.recipe.average.judged else "model",
             run=self.run.identity,
             history=deepcopy(self.history),
@@ -119,7 +119,7 @@ class Job:
         )
 
 
-def begun(run: Run) -> nn.Module:
+def untrained(run: Run) -> nn.Module:
     """The network before the first step: random, or with the weights of another training.
 
     Raises:
