@@ -14,22 +14,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bench.conformance.learning import check_copes_with_odd_batches, check_lowers_the_loss
-from bench.conformance.page import check_page, check_slots
+from bench.conformance.description import check_is_a_value, check_is_documented, check_page, check_slots
 from bench.conformance.slots import (
     check_budget_is_a_vector,
     check_losses_are_vectors,
     check_perturbs_within_reach,
     check_targets_are_distributions,
 )
-from bench.conformance.states import (
+from bench.conformance.steps import (
     check_changes_nothing_in_place,
+    check_copes_with_odd_batches,
     check_goes_on_from_its_state,
     check_leaves_global_randomness_alone,
     check_leaves_teachers_alone,
+    check_lowers_the_loss,
     check_perturbing_changes_nothing_else,
 )
-from bench.conformance.values import check_is_a_value, check_is_documented
 from bench.training.method import Method
 from bench.training.recipe import Recipe
 

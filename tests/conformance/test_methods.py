@@ -13,8 +13,8 @@ from torch import Tensor
 
 import bench
 import methods
+from bench.conformance.description import LONGEST
 from bench.conformance.methods import METHOD_CHECKS, RECIPE_CHECKS
-from bench.conformance.page import LONGEST
 from bench.losses import cross_entropy
 from bench.training.inner import Inner, switched
 from bench.training.method import METHODS, Method, compose

@@ -297,7 +297,7 @@ from bench.data.images import images_from_arrays
 from bench.training.fit import fit
 from bench.training.inner import Inner
 from bench.training.method import Plan
-from bench.models import Architecture
+from bench.models.architecture import Architecture
 from bench.training.recipe import Recipe
 from bench.training.schedule import Schedule
 from bench.training.run import Run

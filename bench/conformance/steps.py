@@ -1,4 +1,4 @@
-"""What a step must leave as it was, and what going on from a checkpoint must find again."""
+"""What steps of training must leave as it was, what going on must find again, and whether they learn."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from bench.conformance.description import named
 from bench.conformance.rig import CLASSES, Rig, separable
 from bench.conformance.slots import images_in
-from bench.conformance.values import named
 from bench.conformance.watching import global_randomness, require
 from bench.models.architecture import Architecture, build
 from bench.training.inner import Mode, switched
 from bench.training.recipe import Recipe
 from bench.training.state import pack
+from bench.training.values import Batch
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -131,3 +132,28 @@ def check_leaves_global_randomness_alone(recipe: Recipe) -> None:
         before == global_randomness(),
         f"{named(recipe)}: draws from or seeds global randomness; draw from ctx.streams",
     )
+
+
+def check_copes_with_odd_batches(recipe: Recipe) -> None:
+    """Two classes in all; then, of four, a batch that lacks one, and a batch of one image; and an epoch of either."""
+    two = separable(8)
+    whole = separable()
+    present = whole.y != 0
+    lacking, single = Batch(whole.x[present], whole.y[present]), Batch(whole.x[:1], whole.y[:1])
+    odd = {"two classes": (2, Batch(two.x, two.y % 2)), "a class is missing": (4, lacking), "one image": (4, single)}
+    for what, (classes, batch) in odd.items():
+        rig = Rig.build(recipe, classes)
+        for _ in range(2):
+            made = rig.step(batch)
+            rig.end_epoch(batch, made)
+            require(bool(made.loss.isfinite()), f"{named(recipe)}: the loss is no number where {what}")
+        broken = [name for name, value in rig.state().items() if not value.isfinite().all()]
+        require(not broken, f"{named(recipe)}: {', '.join(broken[:3])} is no number after an epoch where {what}")
+
+
+def check_lowers_the_loss(recipe: Recipe) -> None:
+    """Three steps on images that are easy to tell apart."""
+    rig, batch = Rig.build(recipe), separable()
+    values = [float(rig.step(batch).loss) for _ in range(4)]
+    shown = ", ".join(f"{value:.4g}" for value in values)
+    require(values[-1] < values[0], f"{named(recipe)}: three steps did not lower the loss: {shown}")
