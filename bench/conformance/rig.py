@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from bench.models.architecture import Architecture, build
 from bench.randomness import Streams
 from bench.training.inner import switched
 from bench.training.recipe import Recipe
-from bench.training.state import pack, unpack
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, detached
+from bench.training.schedule import Precision
+from bench.training.step import Learner, Made
+from bench.training.values import Batch, Context, Reach, Tally, Targets
 
 EPS = 0.1
 CLASSES = 4
@@ -58,103 +58,51 @@ class _EveryRole(dict[str, nn.Module]):
         return True
 
 
-class Made(NamedTuple):
-    """What one step made on its way."""
-
-    targets: Targets
-    reach: Reach
-    adv: Any
-    losses: Losses
-    loss: Tensor
-
-
 @dataclass
-class Rig:
-    """A small network in training with a recipe, step by step, as `bench.training.loop` does it."""
+class Rig(Learner):
+    """A small network in training, in a run of 2 epochs of 4 steps."""
 
-    recipe: Recipe
-    ctx: Context
-    optimizer: torch.optim.SGD
-    targets: Any
-    budget: Any
-    average: Any
     done: int = 0
 
     @classmethod
     def build(cls, recipe: Recipe, classes: int = CLASSES) -> Rig:
-        """At the start of a run of 2 epochs of 4 steps."""
+        """At the start of the run."""
         architecture = Architecture("convnet-2", classes, 2)
         model, averaged = build(architecture).train(), build(architecture).eval().requires_grad_(False)
         ctx = Context(model, averaged, _EveryRole(classes), classes, EPS, 2, Streams(0, torch.arange(0)))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        states = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
-        return cls(recipe, ctx, optimizer, *states)
+        return cls.begin(recipe, ctx, torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9))
 
     def call(self, batch: Batch) -> tuple[Targets, Reach]:
-        """Targets and reach of a batch."""
+        """Targets and reach of a batch, at the step that is next."""
         self.ctx.epoch, self.ctx.progress = self.done // 4, self.done / 8
         self.ctx.streams = Streams(0, torch.arange(len(batch.y))).fork(self.done)
-        targets = self.recipe.targets(self.ctx, batch, self.targets)
-        return targets, self.recipe.budget.reach(self.ctx, batch, self.budget)
+        return super().call(batch)
 
-    def step(self, batch: Batch) -> Made:
+    def step(self, batch: Batch, precision: Precision = "fp32") -> Made:
         """One step."""
-        recipe, ctx = self.recipe, self.ctx
-        targets, reach = self.call(batch)
-        adv = recipe.objective.perturb(ctx, batch, targets, reach)
-
-        def objective() -> tuple[Tensor, Losses]:
-            losses = recipe.objective.losses(ctx, batch, adv, targets)
-            weights = recipe.budget.weigh(ctx, batch, losses, self.budget)
-            return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
-
-        loss, losses = recipe.step(ctx, self.optimizer, objective)
-        losses = detached(losses)
-        self.targets = recipe.targets.end_step(ctx, self.targets, losses)
-        self.budget = recipe.budget.end_step(ctx, self.budget, losses)
-        self.average = recipe.average.end_step(ctx, self.average, losses)
+        made = super().step(batch, precision)
         self.done += 1
-        return Made(targets, reach, adv, losses, loss.detach())
+        return made
 
     def end_epoch(self, batch: Batch, made: Made) -> None:
         """Let the slots look at what a step showed."""
         tally = Tally.zeros(self.ctx.classes)
         tally.add(batch.y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
         self.ctx.validate = partial(glanced, batch=batch, classes=self.ctx.classes)
-        self.targets = self.recipe.targets.end_epoch(self.ctx, self.targets, tally)
-        self.budget = self.recipe.budget.end_epoch(self.ctx, self.budget, tally)
-        self.average = self.recipe.average.end_epoch(self.ctx, self.average, tally)
+        self.close_epoch(tally)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint holds, copied."""
-        parts = {
-            "model": self.ctx.model.state_dict(),
-            "averaged": self.ctx.averaged.state_dict(),
-            "momentum": {
-                name: self.optimizer.state[weight]["momentum_buffer"]
-                for name, weight in self.ctx.model.named_parameters()
-                if self.optimizer.state.get(weight)
-            },
-            "targets": pack(self.targets),
-            "budget": pack(self.budget),
-            "average": pack(self.average),
-        }
-        return {f"{part}/{k}": v.detach().clone() for part, state in parts.items() for k, v in state.items()}
+        """Everything that a checkpoint holds, copied, by "part/name"."""
+        return {f"{part}/{k}": v.detach().clone() for part, held in self.tensors().items() for k, v in held.items()}
 
     def restore(self, state: Mapping[str, Tensor], done: int) -> Rig:
         """Go on from there."""
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {k.partition("/")[2]: v.clone() for k, v in state.items() if k.startswith(f"{name}/")}
-
-        self.ctx.model.load_state_dict(part("model"))
-        self.ctx.averaged.load_state_dict(part("averaged"))
-        momentum = part("momentum")
-        for name, weight in self.ctx.model.named_parameters():
-            if name in momentum:
-                self.optimizer.state[weight]["momentum_buffer"] = momentum[name]
-        self.targets, self.budget = unpack(self.targets, part("targets")), unpack(self.budget, part("budget"))
-        self.average, self.done = unpack(self.average, part("average")), done
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in self.tensors()}
+        for address, value in state.items():
+            part, _, name = address.partition("/")
+            parts[part][name] = value.clone()
+        self.load(parts)
+        self.done = done
         return self
 
 

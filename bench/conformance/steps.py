@@ -14,7 +14,7 @@ from bench.conformance.watching import global_randomness, require
 from bench.models.architecture import Architecture, build
 from bench.training.inner import Mode, switched
 from bench.training.recipe import Recipe
-from bench.training.state import pack
+from bench.training.step import pack
 from bench.training.values import Batch
 
 

@@ -22,7 +22,7 @@ from bench.training.run import Run
 from bench.training.schedule import Schedule, cuts, learning_rate
 from bench.training.state import TrainingState
 from bench.training.validation import record, validate
-from bench.training.values import Batch, Losses, Tally, detached
+from bench.training.values import Batch, Tally
 
 HOLDOUT_SEED = 0
 """Every run on a data set holds out the same images, so that runs are selected on the same grounds."""
@@ -69,17 +69,16 @@ def train(
             rows = order[starts[state.step] : starts[state.step] + schedule.batch_size]
             ctx.streams = everyone.select(rows.to(device))
             ctx.progress = (ctx.epoch + state.step / steps) / schedule.epochs
-            for group in state.optimizer.param_groups:
+            for group in state.learner.optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, ctx.epoch, ctx.progress)
             x, y = rest.batch(rows.numpy(), device)
-            loss = take_step(state, Batch(augment(x, ctx.streams, schedule.augment), y))
-            first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), state.step, first_bad)
+            made = state.learner.step(Batch(augment(x, ctx.streams, schedule.augment), y), schedule.precision)
+            state.tally.add(y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
+            first_bad = torch.where((first_bad < 0) & ~made.loss.isfinite(), state.step, first_bad)
             state.step += 1
             report(ctx.epoch * steps + state.step, schedule.epochs * steps)
             stopping = state.step < steps and stop()
-            if (
-                stopping or state.step == steps or state.step % 50 == 0
-            ):  # rarely: looking at a number waits for the device
+            if stopping or state.step == steps or state.step % 50 == 0:  # rarely: looking waits for the device
                 _check(first_bad, ctx.epoch, schedule)
             if stopping:
                 yield state.checkpoint()
@@ -92,46 +91,13 @@ def train(
             return
 
 
-def take_step(state: TrainingState, batch: Batch) -> Tensor:
-    """Make a step, let the slots and the tally see it; () its loss."""
-    recipe, ctx = state.run.plan.recipe, state.ctx
-    loss, losses = step(state, batch)
-    state.targets = recipe.targets.end_step(ctx, state.targets, losses)
-    state.budget = recipe.budget.end_step(ctx, state.budget, losses)
-    state.average = recipe.average.end_step(ctx, state.average, losses)
-    state.tally.add(batch.y, losses.logits_clean, losses.logits_adv, losses.stood)
-    return loss
-
-
-def step(state: TrainingState, batch: Batch) -> tuple[Tensor, Losses]:
-    """Targets, reach, adversarial images, loss, weights: one step of training."""
-    recipe, ctx = state.run.plan.recipe, state.ctx
-    precision = torch.autocast(
-        batch.x.device.type, dtype=torch.bfloat16, enabled=state.run.plan.schedule.precision == "bf16"
-    )
-    with precision:
-        targets = recipe.targets(ctx, batch, state.targets)
-        adv = recipe.objective.perturb(ctx, batch, targets, recipe.budget.reach(ctx, batch, state.budget))
-
-    def objective() -> tuple[Tensor, Losses]:
-        with precision:
-            losses = recipe.objective.losses(ctx, batch, adv, targets)
-            weights = recipe.budget.weigh(ctx, batch, losses, state.budget)
-            return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
-
-    loss, losses = recipe.step(ctx, state.optimizer, objective)
-    return loss.detach(), detached(losses)
-
-
 def finish_epoch(state: TrainingState, held: Images | None, device: str) -> None:
     """Let the slots look at the epoch, validate the judged weights, write the record."""
     recipe, schedule, ctx = state.run.plan.recipe, state.run.plan.schedule, state.ctx
 
     if held is not None:
         ctx.validate = cache(partial(validate, images=held, eps=ctx.eps, seed=state.run.seed, device=device))
-    state.targets = recipe.targets.end_epoch(ctx, state.targets, state.tally)
-    state.budget = recipe.budget.end_epoch(ctx, state.budget, state.tally)
-    state.average = recipe.average.end_epoch(ctx, state.average, state.tally)
+    state.learner.close_epoch(state.tally)
     ctx.epoch, state.step = ctx.epoch + 1, 0
     state.history.append(record(ctx.epoch, "train", state.tally))
     sound = all(bool(v.isfinite().all()) for net in (ctx.model, ctx.averaged) for v in net.state_dict().values())

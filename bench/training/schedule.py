@@ -10,6 +10,8 @@ from typing import Literal
 from bench.errors import BadRecipe
 from bench.training.selection import LAST, RULES
 
+Precision = Literal["fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -40,7 +42,7 @@ class Schedule:
     """Which epoch's weights are kept, by a rule of `bench.training.selection`."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     """Of weights and feature maps; the second is faster on GPUs and for large images. Rounding differs."""
     compiled: bool = False

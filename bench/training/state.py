@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,6 +17,7 @@ from bench.randomness import Streams
 from bench.training.checkpoint import Checkpoint
 from bench.training.run import START, Run
 from bench.training.schedule import Schedule
+from bench.training.step import Learner
 from bench.training.values import Context, Tally
 
 
@@ -30,14 +30,15 @@ class TrainingState:
     """A training in flight: everything that a checkpoint must hold to go on."""
 
     run: Run
-    ctx: Context
-    optimizer: torch.optim.SGD
-    targets: Any
-    budget: Any
-    average: Any
+    learner: Learner
     tally: Tally
     history: list[dict[str, Any]]
     step: int = 0
+
+    @property
+    def ctx(self) -> Context:
+        """What the slots know of the run."""
+        return self.learner.ctx
 
     @classmethod
     def begin(cls, run: Run, device: str) -> TrainingState:
@@ -69,22 +70,17 @@ class TrainingState:
             nesterov=schedule.nesterov,
             weight_decay=schedule.weight_decay,
         )
-        recipe = run.plan.recipe
-        targets, budget, average = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
-        return cls(run, ctx, optimizer, targets, budget, average, Tally.zeros(ctx.classes, device), [])
+        learner = Learner.begin(run.plan.recipe, ctx, optimizer)
+        return cls(run, learner, Tally.zeros(ctx.classes, device), [])
 
     @classmethod
     def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> TrainingState:
         """A run where a checkpoint of it left off."""
         state = cls.begin(run, device)
         parts = {part: {k: v.to(device) for k, v in held.items()} for part, held in checkpoint.tensors.items()}
-        state.ctx.model.load_state_dict(load_state(run.architecture, parts["model"]).state_dict())
-        state.ctx.averaged.load_state_dict(load_state(run.architecture, parts["averaged"]).state_dict())
-        for name, parameter in state.ctx.model.named_parameters():
-            if name in parts["momentum"]:
-                state.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
-        state.targets, state.budget = unpack(state.targets, parts["targets"]), unpack(state.budget, parts["budget"])
-        state.average = unpack(state.average, parts["average"])
+        for network in ("model", "averaged"):
+            parts[network] = load_state(run.architecture, parts[network]).state_dict()
+        state.learner.load(parts)
         if parts["tally"]:
             state.tally = Tally(**parts["tally"])
         state.history = deepcopy(checkpoint.history)
@@ -93,20 +89,8 @@ class TrainingState:
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `resume` needs, on the CPU and apart from what trains on."""
-        momentum = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.ctx.model.named_parameters()
-            if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
-        }
-        tensors = {
-            "model": self.ctx.model.state_dict(),
-            "averaged": self.ctx.averaged.state_dict(),
-            "momentum": momentum,
-            "targets": pack(self.targets),
-            "budget": pack(self.budget),
-            "average": pack(self.average),
-            "tally": {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {},
-        }
+        tally = {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {}
+        tensors = {**self.learner.tensors(), "tally": tally}
         return Checkpoint(
             architecture=self.run.architecture,
             tensors={part: {k: v.detach().cpu().clone() for k, v in held.items()} for part, held in tensors.items()},
@@ -140,17 +124,3 @@ def placed(network: nn.Module, schedule: Schedule, device: str) -> nn.Module:
     layout = torch.channels_last if schedule.layout == "channels_last" else torch.contiguous_format
     laid: nn.Module = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
     return laid
-
-
-def pack(state: Any) -> dict[str, Tensor]:
-    """A slot's state as named tensors."""
-    if state is None:
-        return {}
-    return {"state": state} if isinstance(state, Tensor) else dict(state._asdict())
-
-
-def unpack(initial: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state that `pack` took apart, of the type of the initial one."""
-    if initial is None:
-        return None
-    return tensors["state"] if isinstance(initial, Tensor) else type(initial)(**tensors)
