@@ -1,6 +1,6 @@
 """What every attack must do, as checks that anyone can run on their own.
 
-    for check in ATTACK_CHECKS:
+    for check in ATTACK_CHECKS.values():
         check(MyAttack())
 
 Each takes an attack, raises `AssertionError` with a line about what is wrong, and needs a second or so and no data.
