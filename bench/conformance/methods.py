@@ -17,6 +17,7 @@ from types import MappingProxyType
 from bench.conformance.description import check_is_a_value, check_is_documented, check_page, check_slots
 from bench.conformance.slots import (
     check_budget_is_a_vector,
+    check_foretells_its_attack,
     check_losses_are_vectors,
     check_perturbs_within_reach,
     check_targets_are_distributions,
@@ -39,6 +40,7 @@ RECIPE_CHECKS: Mapping[str, Callable[[Recipe], None]] = MappingProxyType(
         for check in (
             check_is_a_value,
             check_is_documented,
+            check_foretells_its_attack,
             check_targets_are_distributions,
             check_budget_is_a_vector,
             check_perturbs_within_reach,

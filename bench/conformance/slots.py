@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.conformance.rig import CLASSES, EPS, Rig, separable
 from bench.conformance.watching import require
-from bench.training.recipe import Recipe
+from bench.training.recipe import Objective, Recipe
 from bench.training.values import Batch, Reach
 
 
@@ -17,6 +17,13 @@ def images_in(found: Any) -> list[Tensor]:
     """All batches of images in what `perturb` found, the adversarial ones first."""
     parts = [found] if isinstance(found, Tensor) else list(found)
     return [part for part in parts if isinstance(part, Tensor) and part.ndim == 4]
+
+
+def check_foretells_its_attack(recipe: Recipe) -> None:
+    """The objective says how many steps its attack takes, by inheriting from `Adversarial` or `Objective`."""
+    kind = type(recipe.objective)
+    require(Objective in kind.__mro__, f"{kind.__name__} does not inherit from bench.api.Objective or Adversarial")
+    require(recipe.objective.attack_steps() >= 0, f"{kind.__name__} foretells less than no step")
 
 
 def check_targets_are_distributions(recipe: Recipe) -> None:

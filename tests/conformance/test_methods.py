@@ -292,6 +292,13 @@ class Negative(Uniform):
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """Inherits from nothing."""
+
+    perturb, losses = PGDAT.perturb, PGDAT.losses
+
+
+@dataclass(frozen=True)
 class Undocumented(PGDAT):
     def perturb(self, ctx, batch, targets, reach):
         return batch.x
@@ -318,6 +325,7 @@ class DividingByNothing(Uniform):
 
 
 IMPOSTORS = [
+    (Recipe(Stranger()), "foretells_its_attack"),
     (Recipe(Overshooting()), "perturbs_within_reach"),
     (Recipe(IgnoringTheReach()), "perturbs_within_reach"),
     (Recipe(Unboxed()), "perturbs_within_reach"),
