@@ -88,7 +88,6 @@ METHOD = Method(
             ("cifar10/paper", "cifar100/paper", "tiny-imagenet/paper"),
             Preset(replace(PAPER, selection="best-robust-plus-worst"), {"objective": RSLAD(scale=0.1)}),
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

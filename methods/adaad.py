@@ -65,7 +65,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(settings.LONG, {"objective": AdaAD(scale=0.1)}),
         "cifar100/paper": Preset(settings.LONG),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

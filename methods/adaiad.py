@@ -49,7 +49,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(settings.LONG),
         "cifar100/paper": Preset(settings.LONG),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

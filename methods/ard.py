@@ -94,7 +94,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER, {"objective": ARD(scale=0.1)}),
         "cifar100/paper": Preset(replace(PAPER, batch_size=256), {"objective": ARD(scale=0.01)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -113,7 +113,6 @@ METHOD = Method(
     module=__name__,
     presets={
         "cifar10/paper": Preset(replace(PAPER, eps=Fraction("0.031")), {"budget": Uniform(step=0.007 / 0.031)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -81,8 +81,7 @@ METHOD = Method(
     module=__name__,
     presets={
         "cifar10/paper": Preset(settings.FAIR),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
         **in_company("cfa", budget=CFA()),
     },
 )

@@ -87,7 +87,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": _paper(1.0),
         "cifar100/paper": _paper(1.5),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

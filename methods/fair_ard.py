@@ -112,7 +112,6 @@ METHOD = Method(
     teachers=("teacher",),
     presets={
         "cifar10/paper": Preset(replace(PAPER, nesterov=True), {"objective": Counted(ARD(scale=0.1))}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

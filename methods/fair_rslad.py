@@ -30,7 +30,6 @@ METHOD = Method(
         "cifar10/paper": Preset(
             replace(PAPER, nesterov=True, selection="last"), {"objective": Counted(RSLAD(scale=0.1))}
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -57,7 +57,6 @@ METHOD = Method(
         "cifar10/paper": Preset(
             Schedule(epochs=15, lr=0.2, shape="one-cycle", rise=0.5, normalize=True, selection="last")
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

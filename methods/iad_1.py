@@ -80,7 +80,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER),
         "cifar100/paper": Preset(PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -116,7 +116,6 @@ METHOD = Method(
     teachers=("teacher", "natural"),
     presets={
         **dict.fromkeys(("cifar10/paper", "cifar100/paper"), PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -39,7 +39,6 @@ METHOD = Method(
     module=__name__,
     presets={
         "cifar10/paper": Preset(replace(settings.LONG, selection="last")),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -56,7 +56,6 @@ METHOD = Method(
     module=__name__,
     presets={
         **dict.fromkeys(("cifar10/paper", "cifar100/paper"), Preset(replace(settings.LONG, normalize=True))),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

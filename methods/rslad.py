@@ -86,7 +86,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
         "cifar100/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

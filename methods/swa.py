@@ -56,7 +56,6 @@ METHOD = Method(
         "cifar10/paper": PAPER,
         "cifar100/paper": PAPER,
         "tiny-imagenet/paper": PAPER,
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

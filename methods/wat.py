@@ -96,7 +96,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": PAPER,
         "cifar100/paper": PAPER,
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

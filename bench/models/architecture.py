@@ -21,54 +21,32 @@ from bench.models.wideresnet import WideResNet
 class Family(NamedTuple):
     """Networks that are named alike."""
 
-    called: str
-    """How they are named, with capital letters for numbers."""
+    make: Callable[..., nn.Module]
     about: str
     """One line, which `evenbench list models` shows."""
-    example: str
-    spelling: str
-    """Pattern of the name; the numbers in it follow the common arguments of `build`."""
-    make: Callable[..., nn.Module]
+    example: str = ""
+    """A name with numbers, where there are any."""
     can_be: Callable[..., bool] = lambda *numbers: True
     """Whether there is one with such numbers."""
     unused: tuple[str, ...] = ()
     """Beginnings of the names of weights that the network's release carries and never uses."""
 
 
-FAMILIES = (
-    Family(
-        "convnet-W",
-        "small convnet of width W for small images, such as convnet-6",
-        "convnet-6",
-        r"convnet-([1-9]\d*)",
-        ConvNet,
-    ),
-    Family("resnet-18", "ResNet-18 for 32x32 images", "resnet-18", r"resnet-18", ResNet18),
-    Family(
-        "preact-resnet-18",
-        "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm",
-        "preact-resnet-18",
-        r"preact-resnet-18",
-        PreActResNet18,
-    ),
-    Family(
-        "preact-resnet-18-plain",
-        "pre-activation ResNet-18 for 32x32 images, without one",
-        "preact-resnet-18-plain",
-        r"preact-resnet-18-plain",
-        PlainPreActResNet18,
-    ),
-    Family("mobilenet-v2", "MobileNetV2 for 32x32 images", "mobilenet-v2", r"mobilenet-v2", MobileNetV2),
-    Family(
-        "wrn-D-W",
-        "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
-        "wrn-34-10",
-        r"wrn-([1-9]\d*)-([1-9]\d*)",
+FAMILIES: Mapping[str, Family] = {
+    "convnet-W": Family(ConvNet, "small convnet of width W for small images", "convnet-6"),
+    "resnet-18": Family(ResNet18, "ResNet-18 for 32x32 images"),
+    "preact-resnet-18": Family(PreActResNet18, "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm"),
+    "preact-resnet-18-plain": Family(PlainPreActResNet18, "pre-activation ResNet-18 for 32x32 images, without one"),
+    "mobilenet-v2": Family(MobileNetV2, "MobileNetV2 for 32x32 images"),
+    "wrn-D-W": Family(
         WideResNet,
+        "wide ResNet of depth D = 6n+4 and width W",
+        "wrn-34-10",
         lambda depth, width: depth > 4 and depth % 6 == 4,
         ("sub_block1.",),
     ),
-)
+}
+"""By name; a capital letter stands for a number, and the numbers follow the common arguments of `build`."""
 
 STATISTICS = ("normalize.mean", "normalize.std")
 
@@ -109,16 +87,20 @@ class Architecture:
 
 def model_names() -> dict[str, str]:
     """What can be named, with a line on each."""
-    return {family.called: family.about for family in FAMILIES}
+    return {
+        name: f"{family.about}, such as {family.example}" if family.example else family.about
+        for name, family in FAMILIES.items()
+    }
 
 
 def _parsed(name: str) -> tuple[Family, list[int]]:
-    for family in FAMILIES:
-        if match := re.fullmatch(family.spelling, name):
+    for called, family in FAMILIES.items():
+        if match := re.fullmatch(re.sub("[A-Z]", r"([1-9]\\d*)", called), name):
             numbers = [int(number) for number in match.groups()]
             if family.can_be(*numbers):
                 return family, numbers
-    raise UnknownName.among("model", name, (family.example for family in FAMILIES), "'evenbench list models'")
+    examples = [family.example or called for called, family in FAMILIES.items()]
+    raise UnknownName.among("model", name, examples, "'evenbench list models'")
 
 
 def check_name(name: str) -> None:

@@ -58,7 +58,6 @@ def train(
     state = TrainingState.resume(run, resume, device) if resume else TrainingState.begin(run, device)
     ctx, steps = state.ctx, len(starts)
     samples = torch.from_numpy(rest.sample.astype(np.int64)).to(device)
-
     while ctx.epoch < schedule.epochs:
         ctx.model.train()
         everyone = Streams(run.seed, samples).fork(f"epoch {ctx.epoch}")
