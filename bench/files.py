@@ -14,16 +14,12 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
-from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, DiskFull
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAID_OF_FULL = ("No space left", "quota exceeded", "File too large", "not enough space")
@@ -109,19 +105,6 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole.
-
-    Raises:
-        DiskFull: no space is left.
-        OSError, SafetensorError: it cannot be written there.
-    """
-    from safetensors.torch import save_file  # here, because it imports torch, which the reading half must not
-
-    with whole(path) as beside:
-        save_file(dict(tensors), beside, dict(metadata))
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from bench.errors import BadCheckpoint
-from bench.files import write_tensors
+from bench.files import whole
 from bench.fingerprint import LENGTH, canonical, fingerprint
 from bench.models.architecture import Architecture, load_state
 
@@ -114,7 +115,8 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
     }
     record["digest"] = weights_id(flat, record)
     try:
-        write_tensors(path, flat, {"evenbench": canonical(record)})
+        with whole(path) as beside:
+            safetensors.torch.save_file(flat, beside, {"evenbench": canonical(record)})
     except (OSError, SafetensorError) as problem:
         raise BadCheckpoint(
             f"{path} cannot be written ({problem}); choose another place or mend its permissions"
