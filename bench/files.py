@@ -1,40 +1,167 @@
-"""A file of tensors is written whole or not at all."""
+"""The one place that writes beside and renames, and that knows a full disk.
+
+    with whole(path) as beside:                 a file
+    with whole_folder(path) as beside:          a folder
+    with whole_unless_there(path) as beside:    a file, unless another process was faster
+
+What is written to `beside` is at `path` once the block has ended, complete and on the disk; an older one stays until
+then. Where the block fails, what it wrote is removed. What a kill left is removed by the next who writes there.
+"""
 
 from __future__ import annotations
 
 import errno
+import glob
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import get_ident
 
-from bench.errors import DiskFull
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from bench.errors import BenchError, DiskFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SAID_OF_FULL = ("No space left", "quota exceeded", "File too large", "not enough space")
+"""In messages of libraries that give no number: safetensors, DuckDB."""
 
 
-def write_whole(path: Path, partial: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write safetensors beside their place, to the disk, and only then into it; an older file stays until then.
+def is_full(problem: BaseException) -> bool:
+    """Whether an error says that the disk, a quota or the largest file allowed is full."""
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return problem.errno in FULL
+    return any(words in str(problem) for words in SAID_OF_FULL)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that replaces `path`; its folder is made. What is no file (a device) is written itself.
 
     Raises:
         DiskFull: no space is left.
-        OSError, SafetensorError: it cannot be written there.
+        OSError: it cannot be written there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file  # here, because it imports torch, which the reading half must not
+    if path.exists() and not path.is_file():
+        with _one_line(path, path):
+            yield path
+        return
+    with _beside(path) as beside:
+        yield beside
+        _to_disk(beside)
+        beside.replace(path.resolve())
 
+
+@contextmanager
+def whole_unless_there(path: Path) -> Iterator[Path]:
+    """As `whole`, but a file that has come to be at `path` meanwhile stays.
+
+    Raises:
+        DiskFull: no space is left.
+        OSError: it cannot be written there.
+    """
+    with _beside(path) as beside:
+        yield beside
+        _to_disk(beside)
+        try:
+            os.link(beside, path.resolve())
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            beside.rename(path.resolve())
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Where to write files into a folder, there already and empty, that replaces the folder `path`.
+
+    Raises:
+        DiskFull: no space is left.
+        OSError: it cannot be written there, or another process put a folder there meanwhile.
+    """
+    with _beside(path) as beside:
+        beside.mkdir()
+        yield beside
+        for file in beside.rglob("*"):
+            _to_disk(file)
+        place, older = path.resolve(), beside.with_suffix(".older")
+        try:
+            if place.exists():
+                place.rename(older)
+            beside.rename(place)
+        except BaseException:
+            if older.exists() and not place.exists():
+                older.rename(place)
+            raise
+        finally:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole: UTF-8, lines as they are.
+
+    Raises:
+        DiskFull: no space is left.
+        OSError: it cannot be written there.
+    """
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A path of this thread alone in the folder of `path`, which is made; whatever is there is removed in the end.
+
+    A link is followed: the file that it points to is what is replaced.
+    """
+    place = path.resolve()
+    beside = place.with_name(f"{place.name}.{os.getpid()}.{get_ident()}.partial")
     try:
-        save_file(dict(tensors), partial, dict(metadata))
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    except (OSError, SafetensorError) as problem:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if getattr(problem, "errno", None) in FULL or "No space left" in str(problem):
-            raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
+        with _one_line(path, beside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in place.parent.glob(f"{glob.escape(place.name)}.*.partial"):
+                process = left.name.removeprefix(f"{place.name}.").partition(".")[0]
+                if process.isdigit() and not _alive(int(process)):
+                    _remove(left)
+            yield beside
+    finally:
+        _remove(beside)
+
+
+@contextmanager
+def _one_line(path: Path, written: Path) -> Iterator[None]:
+    """Errors are about `path`, whatever was written; a full disk is said on one line."""
+    try:
+        yield
+    except BenchError:
         raise
+    except Exception as problem:
+        if is_full(problem):
+            raise DiskFull(f"no space left to write {path}; free some and run the same command again") from None
+        if isinstance(problem, OSError) and problem.filename == str(written):
+            problem.filename = str(path)
+        raise
+
+
+def _to_disk(file: Path) -> None:
+    if file.is_file():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of that number runs: its unfinished file is then not ours to remove."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -22,9 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Stateless, require_range
-from bench.training.values import Batch, Context, Tally, Targets, constant
+from bench.api import Batch, Context, Method, Preset, Stateless, Tally, Targets, constant, require_range
 from methods import settings
 from methods.rslad import PAPER, RSLAD
 
@@ -90,7 +88,6 @@ METHOD = Method(
             ("cifar10/paper", "cifar100/paper", "tiny-imagenet/paper"),
             Preset(replace(PAPER, selection="best-robust-plus-worst"), {"objective": RSLAD(scale=0.1)}),
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

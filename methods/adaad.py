@@ -20,11 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.losses import kl
-from bench.training.method import Method, Preset
-from bench.training.recipe import State, Stateless
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Targets
+from bench.api import Batch, Context, Losses, Method, Preset, State, Stateless, Targets, kl
 from methods import settings
 from methods.rslad import RSLAD
 
@@ -62,16 +58,13 @@ class AdaAD(RSLAD):
         return Losses(fit, smooth, logits_clean, logits_adv)
 
 
-PAPER = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
-
 METHOD = Method(
     slots={"objective": AdaAD(), "targets": TeacherEverywhere()},
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(PAPER, {"objective": AdaAD(scale=0.1)}),
-        "cifar100/paper": Preset(PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        "cifar10/paper": Preset(settings.LONG, {"objective": AdaAD(scale=0.1)}),
+        "cifar100/paper": Preset(settings.LONG),
+        **settings.OURS,
     },
 )

@@ -18,11 +18,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.values import Batch, Context, Losses, Reach, Targets, constant
+from bench.api import Batch, Context, Inner, Losses, Method, Preset, Reach, Targets, constant
 from methods import settings
-from methods.adaad import PAPER, AdaAD, TeacherEverywhere
+from methods.adaad import AdaAD, TeacherEverywhere
 from methods.iad_1 import IAD1
 
 
@@ -49,9 +47,8 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(PAPER),
-        "cifar100/paper": Preset(PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        "cifar10/paper": Preset(settings.LONG),
+        "cifar100/paper": Preset(settings.LONG),
+        **settings.OURS,
     },
 )

@@ -18,17 +18,26 @@ Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from bench.losses import one_hot
-from bench.training.method import Method, Preset
-from bench.training.recipe import Span, State, Stateless, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Targets, constant
+from bench.api import (
+    Batch,
+    Context,
+    Method,
+    Preset,
+    Span,
+    State,
+    Stateless,
+    Targets,
+    constant,
+    one_hot,
+    require_range,
+)
 from methods import settings
 from methods.averaging import EMA
+from methods.combinations import in_company
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,7 @@ class ADR(Stateless):
         return Targets(rectified, constant(rectified))
 
 
-def _paper(targets: ADR, *, epochs: int = 200, nesterov: bool = True) -> Preset:
-    schedule = Schedule(epochs=epochs, shape="piecewise", drops=(0.5, 0.75), nesterov=nesterov, normalize=True)
-    return Preset(schedule, {"targets": targets})
-
+PAPER = replace(settings.LONG, nesterov=True, normalize=True)
 
 METHOD = Method(
     slots={"targets": ADR()},
@@ -71,17 +77,13 @@ METHOD = Method(
     on="pgd-at",
     module=__name__,
     presets={
-        "cifar10/paper": _paper(ADR()),
-        "cifar10/paper+awp": _paper(ADR(Span(2.5, 1.5), Span(0.70, 0.85)), nesterov=False),
-        "cifar100/paper": _paper(ADR(Span(1.5, 1.0), Span(0.70, 0.95))),
-        "cifar100/paper+trades": _paper(ADR(Span(1.5, 1.0), Span(0.70, 0.95))),
-        "cifar100/paper+awp": _paper(ADR(Span(2.0, 1.0), Span(0.70, 0.85)), nesterov=False),
-        "tiny-imagenet/paper": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80),
-        "tiny-imagenet/paper+awp": _paper(ADR(Span(2.0, 1.5), Span(0.30, 0.90)), epochs=80, nesterov=False),
-        "tiny-imagenet/paper+awp+trades": _paper(ADR(Span(2.0, 1.5), Span(0.50, 0.90)), epochs=80, nesterov=False),
+        "cifar10/paper": Preset(PAPER),
+        "cifar100/paper": Preset(PAPER, {"targets": ADR(Span(1.5, 1.0), Span(0.70, 0.95))}),
+        "tiny-imagenet/paper": Preset(replace(PAPER, epochs=80), {"targets": ADR(Span(2.0, 1.5), Span(0.50, 0.90))}),
         "*/short": Preset(settings.SHORT),
         "digits/digits": Preset(
             settings.DIGITS, {"targets": ADR(Span(1.5, 1.0), Span(0.3, 0.7)), "average": EMA(decay=0.98)}
         ),
+        **in_company("adr", targets=ADR()),
     },
 )

@@ -20,12 +20,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl, one_hot
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    cross_entropy,
+    kl,
+    one_hot,
+    require_range,
+)
 from methods import settings
 from methods.rslad import Teacher
 
@@ -42,7 +52,7 @@ def against_label(inner: Inner, ctx: Context, batch: Batch, reach: Reach) -> Ten
 
 
 @dataclass(frozen=True)
-class ARD:
+class ARD(Adversarial):
     """Clean cross-entropy and tempered divergence from the targets at the adversarial image."""
 
     temperature: float = 30.0
@@ -84,7 +94,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER, {"objective": ARD(scale=0.1)}),
         "cifar100/paper": Preset(replace(PAPER, batch_size=256), {"objective": ARD(scale=0.01)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

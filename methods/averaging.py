@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import State, Stateless, blend, require_range
-from bench.training.values import Context, Losses
+from bench.api import Context, Losses, Method, Preset, State, Stateless, blend, require_range
 from methods import settings
 
 

@@ -16,16 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Descend, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Context, Losses
+from bench.api import Context, Descend, Losses, Method, require_range
+from methods.combinations import in_company
 
 
 @contextmanager
@@ -88,19 +86,4 @@ class AWP:
             return descend(ctx, optimizer, objective)
 
 
-PAPER = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
-"""Of TRADES-AWP; AT-AWP has that of pgd-at."""
-WITH_ADR = replace(PAPER, normalize=True)
-
-METHOD = Method(
-    slots={"step": AWP()},
-    on="pgd-at",
-    module=__name__,
-    presets={
-        "cifar10/paper+adr": Preset(WITH_ADR, {"step": AWP(gamma=0.005)}),
-        "cifar100/paper+adr": Preset(WITH_ADR, {"step": AWP(gamma=0.005)}),
-        "tiny-imagenet/paper+adr": Preset(replace(WITH_ADR, epochs=80), {"step": AWP(gamma=0.001)}),
-        "cifar10/paper+trades": Preset(PAPER, {"step": AWP(gamma=0.005, begin=10)}),
-        "cifar10/paper+faal": Preset(PAPER, {"step": AWP(gamma=0.005)}),
-    },
-)
+METHOD = Method(slots={"step": AWP()}, on="pgd-at", module=__name__, presets=in_company("awp", step=AWP()))

@@ -24,13 +24,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl
-from bench.norms import per_image
-from bench.training.inner import Inner, switched
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    Uniform,
+    cross_entropy,
+    kl,
+    per_image,
+    require_range,
+    switched,
+)
 from methods import settings
 
 
@@ -48,7 +59,7 @@ class Around(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BAT:
+class BAT(Adversarial):
     """Cross-entropy before the boundary, a smoothness penalty beyond it, entropy on both sides."""
 
     beta: float = 6.0
@@ -66,7 +77,7 @@ class BAT:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Around:
         """max KL(p(x) || p(x')), p(x) fixed; what is kept are iterates on the way."""
-        with torch.no_grad(), switched(ctx.model, self.inner.mode == "train"):
+        with torch.no_grad(), switched(ctx.model, self.inner.mode):
             clean = ctx.model(batch.x).softmax(1)
         first_adv = last_clean = before = batch.x
         past = torch.full_like(batch.y, -1)  # misclassification makes it 0, every step from there on adds 1
@@ -102,7 +113,6 @@ METHOD = Method(
     module=__name__,
     presets={
         "cifar10/paper": Preset(replace(PAPER, eps=Fraction("0.031")), {"budget": Uniform(step=0.007 / 0.031)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

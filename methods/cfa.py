@@ -22,11 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Weights
+from bench.api import Batch, Context, Losses, Method, Preset, Reach, Tally, Uniform, Weights, require_range
 from methods import settings
+from methods.combinations import in_company
 from methods.fawa import FAWA
 
 
@@ -76,18 +74,14 @@ class CFA(Uniform):
         return tally.hits_adv / tally.count_adv.clamp(min=1)
 
 
-PAPER = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), normalize=True, selection="best-robust-plus-worst")
-SCHEDULES = {"cifar10/paper": PAPER, "*/short": settings.SHORT, "digits/digits": settings.DIGITS}
-PARTS = {"": CFA(), "+trades": CFA(margin=0.3, beta=6), "+fat": CFA(margin=0.7)}
-
 METHOD = Method(
     slots={"budget": CFA()},
     brings={"average": FAWA(decay=0.85, threshold=0.2, begin=0.25, judged=True)},
     on="pgd-at",
     module=__name__,
     presets={
-        f"{key}{part}": Preset(schedule, {"budget": budget})
-        for key, schedule in SCHEDULES.items()
-        for part, budget in PARTS.items()
+        "cifar10/paper": Preset(settings.FAIR),
+        **settings.OURS,
+        **in_company("cfa", budget=CFA()),
     },
 )

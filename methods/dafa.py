@@ -21,10 +21,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Weights
+from bench.api import Batch, Context, Losses, Method, Preset, Reach, Schedule, Tally, Uniform, Weights, require_range
 from methods import settings
 
 
@@ -90,7 +87,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": _paper(1.0),
         "cifar100/paper": _paper(1.5),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -22,13 +22,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.errors import BadRecipe
-from bench.losses import one_hot, probability_margin
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import State, Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Weights
+from bench.api import (
+    BadRecipe,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Schedule,
+    State,
+    Uniform,
+    Weights,
+    one_hot,
+    probability_margin,
+    require_range,
+)
 from methods import settings
 from methods.pgd_at import PGDAT
 

@@ -21,15 +21,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import Objective, Uniform, require_range
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights
+from bench.api import (
+    Batch,
+    Context,
+    Losses,
+    Method,
+    Objective,
+    Preset,
+    Reach,
+    Tally,
+    Targets,
+    Uniform,
+    Weights,
+    require_range,
+)
 from methods import settings
 from methods.ard import ARD, PAPER
 
 
-class Found(NamedTuple):
+class Withstood(NamedTuple):
     """Adversarial images (B,C,H,W) and how many iterates on the way were classified right, (B,)."""
 
     adv: Any
@@ -37,17 +47,16 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Objective):
     """An objective whose attack is watched: kappa counts its iterates from the start to the last but one."""
 
     base: Objective = ARD()
 
-    @property
-    def inner(self) -> Inner | None:
-        """Its attack."""
-        return getattr(self.base, "inner", None)
+    def attack_steps(self) -> int:
+        """Those of the objective."""
+        return self.base.attack_steps()
 
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Found:
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Withstood:
         """What the objective finds, and the counts."""
         stood = torch.zeros_like(batch.y)
 
@@ -57,9 +66,9 @@ class Counted:
 
         with ctx.model.register_forward_hook(count):
             adv = self.base.perturb(ctx, batch, targets, reach)
-        return Found(adv, stood)
+        return Withstood(adv, stood)
 
-    def losses(self, ctx: Context, batch: Batch, adv: Found, targets: Targets) -> Losses:
+    def losses(self, ctx: Context, batch: Batch, adv: Withstood, targets: Targets) -> Losses:
         """Those of the objective, and the counts."""
         return self.base.losses(ctx, batch, adv.adv, targets)._replace(stood=adv.stood)
 
@@ -103,7 +112,6 @@ METHOD = Method(
     teachers=("teacher",),
     presets={
         "cifar10/paper": Preset(replace(PAPER, nesterov=True), {"objective": Counted(ARD(scale=0.1))}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.training.method import Method, Preset
+from bench.api import Method, Preset
 from methods import settings
 from methods.fair_ard import Counted, FairWeights
 from methods.rslad import PAPER, RSLAD
@@ -30,7 +30,6 @@ METHOD = Method(
         "cifar10/paper": Preset(
             replace(PAPER, nesterov=True, selection="last"), {"objective": Counted(RSLAD(scale=0.1))}
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

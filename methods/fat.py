@@ -20,14 +20,22 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy
-from bench.norms import per_image
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Reach, Targets
+from bench.api import (
+    Batch,
+    Context,
+    Inner,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    Uniform,
+    cross_entropy,
+    per_image,
+    require_range,
+)
 from methods import settings
+from methods.combinations import in_company
 from methods.pgd_at import PGDAT
 
 
@@ -63,9 +71,6 @@ class FAT(PGDAT):
         return torch.where(per_image(misses > tau, last), kept, last)
 
 
-FAIR = Preset(Schedule(200, shape="piecewise", drops=(0.5, 0.75), normalize=True, selection="best-robust-plus-worst"))
-"""Of FAT+CFA, in CFA's own setting."""
-
 METHOD = Method(
     slots={"objective": FAT()},
     module=__name__,
@@ -81,9 +86,7 @@ METHOD = Method(
             ),
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
-        "cifar10/paper+cfa": FAIR,
-        "cifar10/paper+fawa": FAIR,
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
+        **in_company("fat"),
     },
 )

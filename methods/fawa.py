@@ -20,10 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Stateless, blend, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Context, Tally
+from bench.api import Context, Method, Preset, Stateless, Tally, blend, require_range
 from methods import settings
 
 
@@ -67,15 +64,7 @@ METHOD = Method(
     on="pgd-at",
     module=__name__,
     presets={
-        "cifar10/paper": Preset(
-            Schedule(
-                epochs=200,
-                shape="piecewise",
-                drops=(0.5, 0.75),
-                normalize=True,
-                selection="best-robust-plus-worst",
-            )
-        ),
+        "cifar10/paper": Preset(settings.FAIR),
         "*/short": Preset(settings.SHORT),
         # Eleven images a class: 0.3 is four of them. A fifth of the paper's epochs: 0.85 ** 5 is about 0.5.
         "digits/digits": Preset(settings.DIGITS, {"average": FAWA(decay=0.5, threshold=0.3)}),

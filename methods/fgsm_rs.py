@@ -19,11 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import Stateless, Uniform, blend, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Context, Tally
+from bench.api import Context, Inner, Method, Preset, Schedule, Stateless, Tally, Uniform, blend, require_range
 from methods import settings
 from methods.pgd_at import PGDAT
 
@@ -61,7 +57,6 @@ METHOD = Method(
         "cifar10/paper": Preset(
             Schedule(epochs=15, lr=0.2, shape="one-cycle", rise=0.5, normalize=True, selection="last")
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

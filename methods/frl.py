@@ -21,10 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Weights
+from bench.api import Batch, Context, Losses, Method, Preset, Reach, Schedule, Tally, Uniform, Weights, require_range
 from methods import settings
 from methods.trades import TRADES
 

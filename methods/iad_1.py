@@ -21,11 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.losses import kl
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import require_range
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import Adversarial, Batch, Context, Inner, Losses, Method, Preset, Reach, Targets, kl, require_range
 from methods import ard, settings
 from methods.adaad import TeacherEverywhere
 from methods.ard import against_label, tempered
@@ -43,7 +39,7 @@ def introspection(logits_clean: Tensor, logits_adv: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IAD1:
+class IAD1(Adversarial):
     """Divergence from the teacher where it is trusted, from the student's own clean prediction where it is not."""
 
     temperature: float = 1.0
@@ -84,7 +80,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER),
         "cifar100/paper": Preset(PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

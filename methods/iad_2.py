@@ -18,11 +18,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl, one_hot
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import require_range
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Targets,
+    cross_entropy,
+    kl,
+    one_hot,
+    require_range,
+)
 from methods import settings
 from methods.adaad import TeacherEverywhere
 from methods.ard import against_label
@@ -30,7 +40,7 @@ from methods.iad_1 import PAPER, introspection, trust
 
 
 @dataclass(frozen=True)
-class IAD2:
+class IAD2(Adversarial):
     """Cross-entropy and divergences from two teachers and from the student's own clean prediction."""
 
     robust: float = 0.5
@@ -77,7 +87,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER),
         "cifar100/paper": Preset(PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

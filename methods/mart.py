@@ -22,17 +22,27 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    Uniform,
+    cross_entropy,
+    kl,
+    require_range,
+)
 from methods import settings
 
 
 @dataclass(frozen=True)
-class MART:
+class MART(Adversarial):
     """Boosted cross-entropy on the adversarial images and a smoothness penalty weighted by clean doubt."""
 
     beta: float = 5.0
@@ -85,7 +95,6 @@ METHOD = Method(
             ),
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -18,11 +18,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.losses import kl
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import State, Stateless, Uniform, require_range
-from bench.training.values import Batch, Context, Losses, Reach, Targets, Weights
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    State,
+    Stateless,
+    Targets,
+    Uniform,
+    Weights,
+    kl,
+    require_range,
+)
 from methods import ard, rslad, settings
 
 
@@ -38,7 +50,7 @@ class TwoTeachers(Stateless):
 
 
 @dataclass(frozen=True)
-class MTARD:
+class MTARD(Adversarial):
     """Divergence from the targets at the clean and at the adversarial image."""
 
     scale: float = 1.0
@@ -104,7 +116,6 @@ METHOD = Method(
     teachers=("teacher", "natural"),
     presets={
         **dict.fromkeys(("cifar10/paper", "cifar100/paper"), PAPER),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

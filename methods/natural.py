@@ -10,20 +10,17 @@ Departs: the presets hold 2 % of the training data out (the digits' a tenth)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy
-from bench.training.method import Method, Preset
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import Batch, Context, Losses, Method, Objective, Preset, Reach, Targets, cross_entropy
 from methods import settings
 
 
 @dataclass(frozen=True)
-class Natural:
+class Natural(Objective):
     """Cross-entropy on the clean images."""
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
@@ -41,8 +38,7 @@ METHOD = Method(
     slots={"objective": Natural()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), selection="last")),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        "cifar10/paper": Preset(replace(settings.LONG, selection="last")),
+        **settings.OURS,
     },
 )

@@ -13,21 +13,28 @@ Departs: the release selects on the test split, this one on a held-out split of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Targets,
+    cross_entropy,
+)
 from methods import settings
 
 
 @dataclass(frozen=True)
-class PGDAT:
+class PGDAT(Adversarial):
     """Cross-entropy on the adversarial images."""
 
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
@@ -48,9 +55,7 @@ METHOD = Method(
     slots={"objective": PGDAT()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), normalize=True)),
-        "cifar100/paper": Preset(Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75), normalize=True)),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **dict.fromkeys(("cifar10/paper", "cifar100/paper"), Preset(replace(settings.LONG, normalize=True))),
+        **settings.OURS,
     },
 )

@@ -19,12 +19,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.losses import kl
-from bench.training.inner import Inner
-from bench.training.method import Method, Preset
-from bench.training.recipe import State, Stateless, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets, constant
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    State,
+    Stateless,
+    Targets,
+    constant,
+    kl,
+    require_range,
+)
 from methods import settings
 
 
@@ -40,7 +51,7 @@ class Teacher(Stateless):
 
 
 @dataclass(frozen=True)
-class RSLAD:
+class RSLAD(Adversarial):
     """Divergence from the targets at the clean and at the adversarial image."""
 
     alpha: float = 5 / 6
@@ -75,7 +86,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
         "cifar100/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -1,10 +1,17 @@
-"""Schedules that many methods share: settings that this project can run itself."""
+"""Schedules that many methods share."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
-from bench.training.schedule import Schedule
+from bench.api import Preset, Schedule
+
+LONG = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
+"""Two hundred epochs, as most papers have it; the learning rate is cut at half and at three quarters of them."""
+
+FAIR = replace(LONG, normalize=True, selection="best-robust-plus-worst")
+"""Of CFA, and of what is compared with it."""
 
 SHORT = Schedule(epochs=30, shape="one-cycle", lr=0.2)
 """Thirty epochs with one cycle of the learning rate, for 32x32 images."""
@@ -21,3 +28,6 @@ DIGITS = Schedule(
     selection="last",
 )
 """The 8x8 digits, Linf at eps 0.15; the held-out tenth, 11 images a class, is logged but too small to select on."""
+
+OURS = {"*/short": Preset(SHORT), "digits/digits": Preset(DIGITS)}
+"""The presets of a method that has no other wish for settings that this project can run."""

@@ -18,10 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Stateless, blend, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Context, Tally
+from bench.api import Context, Method, Preset, Schedule, Stateless, Tally, blend, require_range
 from methods import settings
 
 
@@ -59,7 +56,6 @@ METHOD = Method(
         "cifar10/paper": PAPER,
         "cifar100/paper": PAPER,
         "tiny-imagenet/paper": PAPER,
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

@@ -13,23 +13,35 @@ Departs: the step is 2/255 at 8/255 (a quarter of eps) unless the preset says ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from bench.losses import cross_entropy, kl
-from bench.training.inner import Inner, switched
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Targets
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    Preset,
+    Reach,
+    Schedule,
+    Targets,
+    Uniform,
+    cross_entropy,
+    kl,
+    require_range,
+    switched,
+)
 from methods import settings
+from methods.combinations import in_company
 
 
 @dataclass(frozen=True)
-class TRADES:
+class TRADES(Adversarial):
     """Clean cross-entropy and a smoothness penalty."""
 
     beta: float = 6.0
@@ -42,7 +54,7 @@ class TRADES:
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max KL(p(x) || p(x')), p(x) fixed and of the mode that the attack is in."""
-        with torch.no_grad(), switched(ctx.model, self.inner.mode == "train"):
+        with torch.no_grad(), switched(ctx.model, self.inner.mode):
             clean = ctx.model(batch.x).softmax(1)
         return self.inner(ctx, lambda adv: kl(clean, ctx.model(adv)), batch.x, reach)
 
@@ -52,12 +64,6 @@ class TRADES:
         smooth = self.beta * kl(logits_clean.softmax(1), logits_adv)
         return Losses(cross_entropy(logits_clean, targets.clean), smooth, logits_clean, logits_adv)
 
-
-LONG = Schedule(epochs=200, shape="piecewise", drops=(0.5, 0.75))
-"""Of TRADES-AWP and, with small changes, of TRADES+ADR."""
-
-FAIR = Preset(replace(LONG, normalize=True, selection="best-robust-plus-worst"))
-"""Of TRADES+CFA."""
 
 METHOD = Method(
     slots={"objective": TRADES()},
@@ -74,16 +80,7 @@ METHOD = Method(
             ),
             {"budget": Uniform(step=0.007 / 0.031)},
         ),
-        "cifar10/paper+adr+awp": Preset(replace(LONG, normalize=True)),
-        "cifar100/paper+adr+awp": Preset(replace(LONG, normalize=True)),
-        "tiny-imagenet/paper+adr+awp": Preset(replace(LONG, epochs=80, normalize=True)),
-        "cifar10/paper+awp": Preset(LONG),
-        "cifar10/paper+cfa": FAIR,
-        "cifar10/paper+fawa": FAIR,
-        "cifar10/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
-        "cifar100/paper+adr": Preset(replace(LONG, nesterov=True, normalize=True)),
-        "tiny-imagenet/paper+adr": Preset(replace(LONG, epochs=80, nesterov=True, normalize=True)),
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
+        **in_company("trades"),
     },
 )

@@ -21,10 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.training.method import Method, Preset
-from bench.training.recipe import Uniform, require_range
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Tally, Weights
+from bench.api import Batch, Context, Losses, Method, Preset, Schedule, Tally, Uniform, Weights, require_range
 from methods import settings
 
 
@@ -99,7 +96,6 @@ METHOD = Method(
     presets={
         "cifar10/paper": PAPER,
         "cifar100/paper": PAPER,
-        "*/short": Preset(settings.SHORT),
-        "digits/digits": Preset(settings.DIGITS),
+        **settings.OURS,
     },
 )

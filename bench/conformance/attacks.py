@@ -1,6 +1,6 @@
 """What every attack must do, as checks that anyone can run on their own.
 
-    for check in ATTACK_CHECKS:
+    for check in ATTACK_CHECKS.values():
         check(MyAttack())
 
 Each takes an attack, raises `AssertionError` with a line about what is wrong, and needs a second or so and no data.
@@ -8,18 +8,17 @@ Each takes an attack, raises `AssertionError` with a line about what is wrong, a
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.attacks.base import Attack, Attributed
 from bench.attacks.prepare import prepared
 from bench.attacks.trial import checked
+from bench.conformance.watching import global_randomness, require
 from bench.errors import BenchError
 from bench.evaluation.meter import Meter
 from bench.norms import LINF, NORMS, Norm
@@ -34,11 +33,6 @@ class Victim(NamedTuple):
     model: nn.Module
     x: Tensor
     y: Tensor
-
-
-def _require(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise AssertionError(complaint)
 
 
 def small_network() -> Victim:
@@ -103,20 +97,14 @@ def _broken(victim: Victim, adv: Tensor, rows: Tensor | None = None) -> Tensor:
     return predicted != (victim.y if rows is None else victim.y[rows])
 
 
-def _global_randomness() -> tuple[bytes, object, bytes]:
-    """State of the generators of torch, Python and numpy."""
-    numbers = np.asarray(np.random.get_state(legacy=False)["state"]["key"])
-    return torch.random.get_rng_state().numpy().tobytes(), random.getstate(), numbers.tobytes()
-
-
 def check_is_a_value(attack: Attack) -> None:
     """It is a frozen dataclass that can be fingerprinted, pickled by its fields and compared."""
     try:
         checked(repr(attack), attack)
     except BenchError as problem:
         raise AssertionError(str(problem)) from None
-    _require(attack == type(attack)(**vars(attack)), f"{attack!r} is not equal to another one with the same fields")
-    _require(isinstance(attack.version, int), f"version of {attack!r} is {attack.version!r}; it must be an integer")
+    require(attack == type(attack)(**vars(attack)), f"{attack!r} is not equal to another one with the same fields")
+    require(isinstance(attack.version, int), f"version of {attack!r} is {attack.version!r}; it must be an integer")
 
 
 def check_keeps_to_the_budget(attack: Attack) -> None:
@@ -126,15 +114,15 @@ def check_keeps_to_the_budget(attack: Attack) -> None:
         try:
             adv = run(attack, victim, eps=eps, norm=geometry)
         except BenchError:
-            _require(geometry is not LINF, f"{attack!r} refuses Linf")
+            require(geometry is not LINF, f"{attack!r} refuses Linf")
             continue
-        _require(adv.shape == victim.x.shape, f"{attack!r} returned shape {tuple(adv.shape)}")
-        _require(not adv.requires_grad, f"{attack!r} returned images that carry a graph; detach them")
-        _require(bool(adv.isfinite().all()), f"{attack!r} returned pixels that are no numbers")
+        require(adv.shape == victim.x.shape, f"{attack!r} returned shape {tuple(adv.shape)}")
+        require(not adv.requires_grad, f"{attack!r} returned images that carry a graph; detach them")
+        require(bool(adv.isfinite().all()), f"{attack!r} returned pixels that are no numbers")
         low, high = float(adv.min()), float(adv.max())
-        _require(low >= 0 and high <= 1, f"{attack!r} left the box: pixels from {low:.6g} to {high:.6g}")
+        require(low >= 0 and high <= 1, f"{attack!r} left the box: pixels from {low:.6g} to {high:.6g}")
         size = float(geometry.size(adv.double() - victim.x.double()).max())
-        _require(
+        require(
             size <= eps * (1 + 1e-5) + 1e-7, f"{attack!r} left the {geometry.name} ball: {size:.6g} at eps {eps:.6g}"
         )
 
@@ -147,7 +135,7 @@ def check_breaks_what_can_be_broken(attack: Attack) -> None:
     """
     victim = black_and_white()
     found = int(_broken(victim, run(attack, victim)).sum())
-    _require(
+    require(
         found == len(victim.x),
         f"{attack!r} broke {found} of {len(victim.x)} images of 0s and 1s that 0.85 of eps can break; "
         "does it clamp inside the graph?",
@@ -163,21 +151,19 @@ def check_tells_the_truth(attack: Attack) -> None:
     if not isinstance(answer, Attributed):
         return
     claimed = answer.by >= 0
-    _require(
+    require(
         bool(_broken(victim, answer.adv)[claimed].all()),
         f"{attack!r} claims to have broken what it has not; look again",
     )
     lineup = attack.lineup or (repr(attack),)
-    _require(bool((answer.by < len(lineup)).all()), f"{attack!r} credits attacks that its line-up does not have")
+    require(bool((answer.by < len(lineup)).all()), f"{attack!r} credits attacks that its line-up does not have")
     for what, counted, passed in (
         ("forward", answer.forwards, meter.forwards),
         ("backward", answer.backwards, meter.backwards),
     ):
         if counted is not None:
             total = int(counted.sum())
-            _require(
-                total == passed, f"{attack!r} counts {total} {what} passes, the model saw {passed}; count them all"
-            )
+            require(total == passed, f"{attack!r} counts {total} {what} passes, the model saw {passed}; count them all")
 
 
 def check_an_image_does_not_depend_on_its_batch(attack: Attack) -> None:
@@ -190,10 +176,10 @@ def check_an_image_does_not_depend_on_its_batch(attack: Attack) -> None:
     for rows in (turned[:5], turned[5:], *torch.arange(4)[:, None]):
         part = run(attack, victim, rows, eps=0.02)
         same = _broken(victim, part, rows) == _broken(victim, whole)[rows]
-        _require(bool(same.all()), f"verdicts of {attack!r} depend on the batch; draw from streams only")
+        require(bool(same.all()), f"verdicts of {attack!r} depend on the batch; draw from streams only")
         # A sign may turn where a gradient is 0 but for rounding, so a rare pixel may differ.
         alike = ((part - whole[rows]).abs() < 1e-4).float().mean()
-        _require(float(alike) > 0.95, f"images of {attack!r} depend on the batch; draw from streams only")
+        require(float(alike) > 0.95, f"images of {attack!r} depend on the batch; draw from streams only")
 
 
 def check_can_be_repeated(attack: Attack) -> None:
@@ -202,11 +188,11 @@ def check_can_be_repeated(attack: Attack) -> None:
     torch.manual_seed(1)
     first = run(attack, victim)
     torch.manual_seed(2)
-    before = _global_randomness()
+    before = global_randomness()
     second = run(attack, victim)
-    after = _global_randomness()
-    _require(torch.equal(first, second), f"{attack!r} gives other images when it is repeated; draw from streams only")
-    _require(
+    after = global_randomness()
+    require(torch.equal(first, second), f"{attack!r} gives other images when it is repeated; draw from streams only")
+    require(
         before == after,
         f"{attack!r} draws from or seeds global randomness; draw from streams only",
     )
@@ -223,19 +209,19 @@ def check_leaves_the_model_alone(attack: Attack) -> None:
         parameter.grad = torch.zeros_like(parameter)
     answer = attack(victim.model, images, victim.y, eps=EPS, norm=LINF, streams=Streams(0, torch.arange(len(images))))
     watch.remove()
-    _require(bool(seen), f"{attack!r} never asked the model")
-    _require(not any(seen), f"{attack!r} ran the model in train mode; leave it in eval mode")
-    _require(not any_training(victim.model), f"{attack!r} left the model in train mode")
+    require(bool(seen), f"{attack!r} never asked the model")
+    require(not any(seen), f"{attack!r} ran the model in train mode; leave it in eval mode")
+    require(not any_training(victim.model), f"{attack!r} left the model in train mode")
     flags = [parameter.requires_grad for parameter in victim.model.parameters()]
-    _require(all(flags), f"{attack!r} left parameters frozen")
+    require(all(flags), f"{attack!r} left parameters frozen")
     grads = [parameter.grad for parameter in victim.model.parameters()]
-    _require(
+    require(
         all(grad is not None and not grad.any() for grad in grads),
         f"{attack!r} changed the gradients of the parameters",
     )
     for name, value in victim.model.state_dict().items():
-        _require(torch.equal(value, state[name]), f"{attack!r} changed {name} of the model")
-    _require(torch.equal(images, victim.x), f"{attack!r} changed the images it was given; work on a copy")
+        require(torch.equal(value, state[name]), f"{attack!r} changed {name} of the model")
+    require(torch.equal(images, victim.x), f"{attack!r} changed the images it was given; work on a copy")
     del answer
 
 

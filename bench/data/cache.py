@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bench.errors import DiskFull
+from bench.files import whole_folder, write_text
 from bench.fingerprint import LENGTH, canonical
 
 FORMAT = 1
@@ -61,7 +61,7 @@ def remembered(key: str, cache: Path | None, make: Callable[[], Decoded]) -> Dec
     made = make()
     try:
         _keep(place, made)
-    except OSError:
+    except (OSError, DiskFull):
         return made
     return _open(place) or made
 
@@ -80,16 +80,8 @@ def _open(place: Path) -> Decoded | None:
 
 
 def _keep(place: Path, made: Decoded) -> None:
-    """Written aside, then moved into place as a whole, so that no reader sees half of it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{place.name}.", suffix=".tmp", dir=place.parent))
-    try:
-        np.save(aside / "pixels.npy", made.pixels, allow_pickle=False)
-        np.save(aside / "labels.npy", made.labels, allow_pickle=False)
+    with whole_folder(place) as folder:
+        np.save(folder / "pixels.npy", made.pixels, allow_pickle=False)
+        np.save(folder / "labels.npy", made.labels, allow_pickle=False)
         about = {"shape": [*made.pixels.shape], "class_names": [*made.class_names]}
-        (aside / "about.json").write_text(json.dumps(about), encoding="utf-8")
-        if place.exists():  # damaged, or another process was faster
-            shutil.rmtree(place, ignore_errors=True)
-        aside.rename(place)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_text(folder / "about.json", json.dumps(about))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.data.decode import decode
 from bench.data.images import Images, images_from_arrays
-from bench.data.splits import SPELLINGS, canonical
+from bench.data.splits import SPELLINGS, split_name
 from bench.errors import BadData, UnknownName
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"))
@@ -27,10 +27,10 @@ def load_folder(folder: Path, split: str) -> Images:
     """
     name = folder.resolve().name or "images"
     roots = split_folders(folder)
-    if roots and canonical(split) not in roots:
+    if roots and split_name(split) not in roots:
         raise UnknownName.among(f"split of {name}", split, roots)
     classes = sorted({inner.name for root in roots.values() or [folder] for inner in folders_in(root)})
-    root = roots.get(canonical(split), folder)
+    root = roots.get(split_name(split), folder)
     if not classes:
         raise BadData(f"{root} holds neither Parquet files nor folders of classes; put each class's images in one")
     files, labels = [], []
@@ -41,12 +41,14 @@ def load_folder(folder: Path, split: str) -> Images:
     if not files:
         raise BadData(f"{root} holds no images in its {len(classes)} folders; wanted files such as {classes[0]}/1.png")
     pixels = decode(files, lambda i: str(files[i]))
-    return images_from_arrays(name, canonical(split), pixels, np.array(labels), classes)
+    return images_from_arrays(name, split_name(split), pixels, np.array(labels), classes)
 
 
 def split_folders(folder: Path) -> Mapping[str, Path]:
     """The folders of splits, by split: those called so that hold folders themselves."""
-    return {canonical(one.name): one for one in folders_in(folder) if one.name.lower() in SPELLINGS and folders_in(one)}
+    return {
+        split_name(one.name): one for one in folders_in(folder) if one.name.lower() in SPELLINGS and folders_in(one)
+    }
 
 
 def folders_in(folder: Path) -> list[Path]:

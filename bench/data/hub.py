@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import TypeVar
 
 from bench.data.cards import CARDS, Card
 from bench.data.images import Images
-from bench.data.splits import canonical, chosen, one_configuration, whole
+from bench.data.splits import all_shards, chosen, one_configuration, split_name
 from bench.errors import BadData, DiskFull, UnknownName
+from bench.files import is_full
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ class Hub:
                 f"{self.repo} has no revision {self.revision!r}; give a branch, tag or commit of it"
             ) from None
         except Exception as problem:  # which ones depends on the HTTP client of the installed huggingface_hub
-            if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+            if is_full(problem):
                 raise DiskFull(f"no space left for {self.repo} in huggingface_hub's cache; free some") from None
             if cached is not None:
                 # Not in the cache either: the first problem is the one to tell.
@@ -149,16 +149,16 @@ def load_hub(
     """
     from bench.data.parquet import load_parquet
 
-    name, card, folder = entry(source)
+    name, card, folder = card_of(source)
     hub = Hub(card.repo, revision or card.revision, None if cache is None else cache / "hub", endpoint)
-    if card.splits and canonical(split) not in card.splits:
+    if card.splits and split_name(split) not in card.splits:
         raise UnknownName.among(f"split of {name}", split, card.splits)
-    files = wanted(hub.files(), card, folder, split)
+    files = files_of(hub.files(), card, folder, split)
     paths = [hub.fetched(file) for file in files]
-    return load_parquet(paths, name=name, split=canonical(split), image=card.image, label=card.label, cache=cache)
+    return load_parquet(paths, name=name, split=split_name(split), image=card.image, label=card.label, cache=cache)
 
 
-def entry(source: str) -> tuple[str, Card, str]:
+def card_of(source: str) -> tuple[str, Card, str]:
     """Name, card and folder (or '') of a source on the Hub; an id without a card gets a bare one.
 
     Raises:
@@ -174,7 +174,7 @@ def entry(source: str) -> tuple[str, Card, str]:
     return (known, CARDS[known], "") if known and not folder else (parts[1], Card(repo, ""), folder)
 
 
-def wanted(files: Sequence[str], card: Card, folder: str, split: str) -> list[str]:
+def files_of(files: Sequence[str], card: Card, folder: str, split: str) -> list[str]:
     """The files of a split, all of its shards.
 
     Raises:
@@ -182,11 +182,11 @@ def wanted(files: Sequence[str], card: Card, folder: str, split: str) -> list[st
         UnknownName: no such split.
     """
     if card.splits:
-        pattern = card.splits[canonical(split)]
+        pattern = card.splits[split_name(split)]
         paths = [PurePosixPath(file) for file in sorted(files) if fnmatchcase(file, pattern)]
         if not paths:
             raise BadData(f"{card.repo} has no files {pattern} at this revision; give another, or a local folder")
-        return [str(path) for path in whole(paths, card.repo)]
+        return [str(path) for path in all_shards(paths, card.repo)]
     paths = [path for file in files if (path := PurePosixPath(file)).suffix == ".parquet"]
     if folder:
         paths = [path for path in paths if path.is_relative_to(folder)]

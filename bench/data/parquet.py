@@ -19,7 +19,7 @@ import numpy as np
 from bench.data.cache import Decoded, key_of, remembered
 from bench.data.decode import decode
 from bench.data.images import MOST_CLASSES, Images, images_from_arrays
-from bench.data.splits import SPELLINGS, by_split, canonical, chosen, one_configuration
+from bench.data.splits import SPELLINGS, by_split, chosen, one_configuration, split_name
 from bench.errors import BadData
 
 IMAGE_NAMES = ("image", "img")
@@ -84,13 +84,13 @@ def load_matching(files: Sequence[Path], split: str, *, cache: Path | None = Non
     words = {word for file in files if (word := split_word(file))}
     if len(words) > 1:
         files = chosen(files, split, name)
-    elif words and canonical(split) not in words and (words, split) != ({"validation"}, "test"):
+    elif words and split_name(split) not in words and (words, split) != ({"validation"}, "test"):
         word = words.pop()
         raise BadData(
             f"{files[0]} is of the {word} split by its name, and {split!r} was asked for; "
             f"ask for {word!r}, or give the folder that holds both"
         )
-    return load_parquet(files, name=name or "images", split=canonical(split), cache=cache)
+    return load_parquet(files, name=name or "images", split=split_name(split), cache=cache)
 
 
 def split_word(path: Path) -> str | None:
@@ -108,7 +108,7 @@ def load_shards(folder: Path, files: Sequence[Path], split: str, *, cache: Path 
     """
     files = one_configuration(files, str(folder), "give the folder of one of them")
     name = folder.resolve().name or "images"
-    return load_parquet(chosen(files, split, name), name=name, split=canonical(split), cache=cache)
+    return load_parquet(chosen(files, split, name), name=name, split=split_name(split), cache=cache)
 
 
 def shards_in(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ SPELLINGS: Mapping[str, str] = {
 SHARD = re.compile(r"(?P<stem>.*)-(?P<index>\d+)-of-(?P<count>\d+)")
 
 
-def canonical(split: str) -> str:
+def split_name(split: str) -> str:
     """A split's one name: 'val' and 'valid' are 'validation'; what is not known stays."""
     return SPELLINGS.get(split.lower(), split)
 
@@ -36,7 +36,7 @@ def split_of(path: PurePath) -> str:
     first = re.split(r"[-_.]", path.stem)[0]
     for word in (first, path.parent.name):
         if word.lower() in SPELLINGS:
-            return canonical(word)
+            return split_name(word)
     return re.sub(r"[-_.]?\d+(-of-\d+.*)?$", "", path.stem) or path.parent.name
 
 
@@ -56,12 +56,12 @@ def chosen(paths: Iterable[P], split: str, where: str) -> list[P]:
         BadData: a shard is missing.
     """
     found = by_split(paths)
-    if canonical(split) not in found:
+    if split_name(split) not in found:
         raise UnknownName.among(f"split of {where}", split, found)
-    return whole(found[canonical(split)], where)
+    return all_shards(found[split_name(split)], where)
 
 
-def whole(paths: Sequence[P], where: str) -> list[P]:
+def all_shards(paths: Sequence[P], where: str) -> list[P]:
     """The same files, if none of their shards 'i-of-n' is missing.
 
     Raises:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -23,7 +24,7 @@ from bench.attacks.trial import Trial
 from bench.budget import show_eps
 from bench.data.images import Images
 from bench.errors import BadData
-from bench.files import write_whole
+from bench.files import whole
 from bench.fingerprint import canonical
 
 FORMAT = 1
@@ -80,10 +81,9 @@ class Keeper:
         }
         tensors = {"delta": delta.contiguous(), "sample": torch.from_numpy(sample.astype(np.int64))}
         path = self.place(trial) / f"{int(sample.min()):08d}.safetensors"
-        partial = path.with_name(f"{path.name}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, partial, tensors, {RECORD: canonical(about)})
+            with whole(path) as beside:
+                safetensors.torch.save_file(tensors, beside, {RECORD: canonical(about)})
         except (OSError, SafetensorError) as problem:
             raise BadData(f"{path} cannot be written ({problem}); choose another --keep-adversarials") from None
 

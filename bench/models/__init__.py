@@ -1,1 +1,1 @@
-"""Networks by name: `architecture.build` makes them, pixels in [0, 1] to logits."""
+"""Networks by name (`architecture`), one file per family, and weights of other projects (`foreign`)."""

@@ -1,18 +1,11 @@
-"""Networks by name: pixels in [0, 1] in, logits out; normalisation is inside.
-
-convnet-W            a small network of width W, for small images
-resnet-18            CIFAR ResNet-18
-preact-resnet-18     pre-activation ResNet-18, with the last BatchNorm of Rice et al., AWP and CFA
-preact-resnet-18-plain   the same without it, as in kuangliu/pytorch-cifar
-mobilenet-v2         MobileNetV2
-wrn-D-W              wide ResNet, such as wrn-34-10
-"""
+"""Networks by name: pixels in [0, 1] in, logits out; normalisation is inside. A new one is one entry of `FAMILIES`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +17,36 @@ from bench.models.normalize import Normalize
 from bench.models.resnet import PlainPreActResNet18, PreActResNet18, ResNet18
 from bench.models.wideresnet import WideResNet
 
-FAMILIES: Mapping[str, Callable[..., nn.Module]] = {
-    r"convnet-([1-9]\d*)": ConvNet,
-    r"resnet-18": ResNet18,
-    r"preact-resnet-18": PreActResNet18,
-    r"preact-resnet-18-plain": PlainPreActResNet18,
-    r"mobilenet-v2": MobileNetV2,
-    r"wrn-([1-9]\d*)-([1-9]\d*)": WideResNet,
+
+class Family(NamedTuple):
+    """Networks that are named alike."""
+
+    make: Callable[..., nn.Module]
+    about: str
+    """One line, which `evenbench list models` shows."""
+    example: str = ""
+    """A name with numbers, where there are any."""
+    can_be: Callable[..., bool] = lambda *numbers: True
+    """Whether there is one with such numbers."""
+    unused: tuple[str, ...] = ()
+    """Beginnings of the names of weights that the network's release carries and never uses."""
+
+
+FAMILIES: Mapping[str, Family] = {
+    "convnet-W": Family(ConvNet, "small convnet of width W for small images", "convnet-6"),
+    "resnet-18": Family(ResNet18, "ResNet-18 for 32x32 images"),
+    "preact-resnet-18": Family(PreActResNet18, "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm"),
+    "preact-resnet-18-plain": Family(PlainPreActResNet18, "pre-activation ResNet-18 for 32x32 images, without one"),
+    "mobilenet-v2": Family(MobileNetV2, "MobileNetV2 for 32x32 images"),
+    "wrn-D-W": Family(
+        WideResNet,
+        "wide ResNet of depth D = 6n+4 and width W",
+        "wrn-34-10",
+        lambda depth, width: depth > 4 and depth % 6 == 4,
+        ("sub_block1.",),
+    ),
 }
-"""Spelling and class; the numbers in the spelling follow the common arguments."""
+"""By name; a capital letter stands for a number, and the numbers follow the common arguments of `build`."""
 
 STATISTICS = ("normalize.mean", "normalize.std")
 
@@ -74,22 +88,18 @@ class Architecture:
 def model_names() -> dict[str, str]:
     """What can be named, with a line on each."""
     return {
-        "convnet-W": "small convnet of width W for small images, such as convnet-6",
-        "resnet-18": "ResNet-18 for 32x32 images",
-        "preact-resnet-18": "pre-activation ResNet-18 for 32x32 images, with a last BatchNorm",
-        "preact-resnet-18-plain": "pre-activation ResNet-18 for 32x32 images, without one",
-        "mobilenet-v2": "MobileNetV2 for 32x32 images",
-        "wrn-D-W": "wide ResNet of depth D = 6n+4 and width W, such as wrn-34-10",
+        name: f"{family.about}, such as {family.example}" if family.example else family.about
+        for name, family in FAMILIES.items()
     }
 
 
-def _parsed(name: str) -> tuple[Callable[..., nn.Module], list[int]]:
-    for spelling, kind in FAMILIES.items():
-        if match := re.fullmatch(spelling, name):
+def _parsed(name: str) -> tuple[Family, list[int]]:
+    for called, family in FAMILIES.items():
+        if match := re.fullmatch(re.sub("[A-Z]", r"([1-9]\\d*)", called), name):
             numbers = [int(number) for number in match.groups()]
-            if kind is not WideResNet or (numbers[0] > 4 and numbers[0] % 6 == 4):
-                return kind, numbers
-    examples = ["convnet-6", "resnet-18", "preact-resnet-18", "preact-resnet-18-plain", "mobilenet-v2", "wrn-34-10"]
+            if family.can_be(*numbers):
+                return family, numbers
+    examples = [family.example or called for called, family in FAMILIES.items()]
     raise UnknownName.among("model", name, examples, "'evenbench list models'")
 
 
@@ -104,11 +114,11 @@ def check_name(name: str) -> None:
 
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:
     """A fresh network; the same weights for the same seed, and the global randomness untouched."""
-    kind, numbers = _parsed(architecture.name)
+    family, numbers = _parsed(architecture.name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         normalize = Normalize(architecture.mean, architecture.std)
-        return kind(architecture.classes, architecture.channels, normalize, *numbers)
+        return family.make(architecture.classes, architecture.channels, normalize, *numbers)
 
 
 def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Module:
@@ -123,7 +133,7 @@ def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Mo
     network = build(architecture)
     wanted = network.state_dict()
     _check_statistics(architecture, state)
-    passed_over = (*STATISTICS, *getattr(network, "unused", ()))
+    passed_over = (*STATISTICS, *_parsed(architecture.name)[0].unused)
     found = {name: tensor for name, tensor in state.items() if not name.startswith(passed_over)}
     counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
     found = {**counters, **found}

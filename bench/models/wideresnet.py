@@ -50,9 +50,6 @@ class Stage(nn.Module):
 class WideResNet(nn.Module):
     """WRN-depth-width; depth is 6n + 4. Convolutions start as He et al. have it, with the fan out."""
 
-    unused = ("sub_block1.",)
-    """Weights that the TRADES release carries in its state dicts and never uses."""
-
     def __init__(self, classes: int, channels: int, normalize: Normalize, depth: int, width: int) -> None:
         super().__init__()
         self.normalize = normalize

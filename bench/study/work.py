@@ -23,6 +23,7 @@ from bench.soundness.examination import Examination
 from bench.study.pool import Report
 from bench.training.fit import fit
 from bench.training.method import Plan
+from bench.training.recipe import passes_per_image
 from bench.training.run import Parent, prepare
 from bench.verdict import Verdict
 
@@ -114,5 +115,4 @@ class Checking:
 
 def training_cost(plan: Plan, images: int) -> float:
     """Forecast of a training on so many images, in forward passes of one image; a backward pass counts as one."""
-    steps = getattr(getattr(plan.recipe.objective, "inner", None), "steps", 0)
-    return 2.0 * (steps + 2) * plan.schedule.epochs * images
+    return float(passes_per_image(plan.recipe) * plan.schedule.epochs * images)

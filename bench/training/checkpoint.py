@@ -5,28 +5,27 @@ The record is one metadata entry, so that equal checkpoints are equal bytes. Not
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from bench.errors import BadCheckpoint
-from bench.files import write_whole
+from bench.files import whole
 from bench.fingerprint import LENGTH, canonical, fingerprint
 from bench.models.architecture import Architecture, load_state
 
 FORMAT = 1
 PARTS = ("model", "averaged", "momentum", "targets", "budget", "average", "tally")
 
-State = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Checkpoint:
     """
 
     architecture: Architecture
-    tensors: Mapping[str, State]
+    tensors: Mapping[str, Tensors]
     judged: str
     run: Mapping[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +54,7 @@ class Checkpoint:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def weights(self) -> State:
+    def weights(self) -> Tensors:
         """The judged weights."""
         return self.tensors[self.judged]
 
@@ -81,7 +80,7 @@ class Checkpoint:
         return replace(self, tensors=kept)
 
 
-def weights_id(weights: State, about: Any) -> str:
+def weights_id(weights: Tensors, about: Any) -> str:
     """Hash of named tensors and of a JSON value that says what they are."""
     digest = hashlib.sha256(canonical(about).encode())
     for name in sorted(weights):
@@ -115,29 +114,13 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
         for name, tensor in state.items()
     }
     record["digest"] = weights_id(flat, record)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
-            process = abandoned.name.split(".")[-2]
-            if process.isdigit() and not _alive(int(process)):
-                abandoned.unlink(missing_ok=True)
-        write_whole(path, partial, flat, {"evenbench": canonical(record)})
+        with whole(path) as beside:
+            safetensors.torch.save_file(flat, beside, {"evenbench": canonical(record)})
     except (OSError, SafetensorError) as problem:
         raise BadCheckpoint(
             f"{path} cannot be written ({problem}); choose another place or mend its permissions"
         ) from None
-
-
-def _alive(process: int) -> bool:
-    """Whether a process of that number runs: its unfinished file is then not ours to remove."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def read(path: Path) -> Checkpoint:
@@ -173,7 +156,7 @@ def read(path: Path) -> Checkpoint:
             f"{path} does not hold what its record says (digest {digest}); it is damaged or was edited, "
             "restore or retrain it"
         )
-    tensors: dict[str, State] = {part: {} for part in PARTS}
+    tensors: dict[str, Tensors] = {part: {} for part in PARTS}
     for name, tensor in flat.items():
         part, _, rest = name.partition("/")
         tensors[part][rest] = tensor

@@ -20,7 +20,7 @@ from bench.training.checkpoint import Checkpoint, read, write
 from bench.training.loop import train
 from bench.training.run import Run
 from bench.training.schedule import Schedule
-from bench.training.selection import RULES, best_epoch, held_out
+from bench.training.selection import LAST, RULES, best_epoch, held_out
 
 
 class Interrupted(Exception):  # no error: somebody asked for it
@@ -60,7 +60,7 @@ def resumable(run: Run, path: Path) -> Checkpoint | None:
     if newest.step == 0 and best_epoch(newest.history, run.plan.schedule.selection) == newest.epoch:
         keep_selected(newest, run.plan.schedule, path)
         return newest
-    return newest if run.plan.schedule.selection == "last" else None
+    return newest if run.plan.schedule.selection == LAST else None
 
 
 def of_run(run: Run, path: Path) -> Checkpoint | None:
@@ -166,7 +166,7 @@ def fit(
 def keep_selected(state: Checkpoint, schedule: Schedule, path: Path) -> None:
     """Write the selected epoch's checkpoint if this is it; after the last epoch, with the history of the whole run."""
     end = state.epoch == schedule.epochs
-    if schedule.selection == "last" and not end:
+    if schedule.selection == LAST and not end:
         return
     best = best_epoch(state.history, schedule.selection) == state.epoch
     if best or end:
@@ -182,8 +182,8 @@ def other_epochs(state: Checkpoint, schedule: Schedule) -> set[int]:
     if not held_out(state.history):
         return set()
     end = state.epoch == schedule.epochs
-    rules = {*RULES, "last"} if end else {*RULES}
-    epochs = {best_epoch(state.history, rule) for rule in rules - {schedule.selection}}
+    passed_over = {schedule.selection} if end else {schedule.selection, LAST}
+    epochs = {best_epoch(state.history, rule) for rule in RULES if rule not in passed_over}
     return epochs - {best_epoch(state.history, schedule.selection)} if end else epochs
 
 

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from bench.attacks.ascent import ascend
 from bench.norms import LINF
-from bench.training.recipe import require_range
+from bench.training.recipe import Objective, require_range
 from bench.training.values import Context, Reach
+
+Mode = Literal["train", "eval"]
 
 
 @contextmanager
-def switched(model: nn.Module, training: bool) -> Iterator[None]:
+def switched(model: nn.Module, mode: Mode) -> Iterator[None]:
     """The model in train or eval mode for a while."""
     was = model.training
-    model.train(training)
+    model.train(mode == "train")
     try:
         yield
     finally:
@@ -34,7 +36,7 @@ class Inner:
     steps: int = 10
     start: Literal["uniform", "gaussian"] = "uniform"
     """Uniform in the ball, or 0.001 times a standard normal."""
-    mode: Literal["train", "eval"] = "eval"
+    mode: Mode = "eval"
     """Mode of the model during the attack; in train mode BatchNorm uses and updates batch statistics."""
 
     def __post_init__(self) -> None:
@@ -48,5 +50,15 @@ class Inner:
             start = LINF.noise(streams, x, reach.eps)
         else:
             start = 0.001 * streams.normal(tuple(x.shape[1:]))
-        with switched(ctx.model, self.mode == "train"), torch.enable_grad():
+        with switched(ctx.model, self.mode), torch.enable_grad():
             return ascend(gain, x, reach.eps, reach.step, steps=self.steps, start=start)
+
+
+class Adversarial(Objective):
+    """An objective that perturbs by its field `inner`; inherit from it."""
+
+    inner: Inner
+
+    def attack_steps(self) -> int:
+        """Those of `inner`."""
+        return self.inner.steps

@@ -20,9 +20,9 @@ from bench.training.augment import augment
 from bench.training.checkpoint import Checkpoint
 from bench.training.run import Run
 from bench.training.schedule import Schedule, cuts, learning_rate
-from bench.training.state import Job
+from bench.training.state import TrainingState
 from bench.training.validation import record, validate
-from bench.training.values import Batch, Losses, Tally, detached
+from bench.training.values import Batch, Tally
 
 HOLDOUT_SEED = 0
 """Every run on a data set holds out the same images, so that runs are selected on the same grounds."""
@@ -49,94 +49,68 @@ def train(
         Diverged: the loss is not a number.
         BadRecipe: too few images to train on.
     """
-    recipe, schedule = run.plan.recipe, run.plan.schedule
+    schedule = run.plan.schedule
     rest, held = run.images.hold_out(schedule.holdout, HOLDOUT_SEED) if schedule.holdout else (run.images, None)
     # A last batch of a single image is left out: BatchNorm has no variance of one.
     starts = [s for s in range(0, len(rest), schedule.batch_size) if len(rest) - s > 1]
     if not starts:
         raise BadRecipe(f"{len(rest)} images are left to train on; at least 2 are needed")
-    job = Job.resume(run, resume, device) if resume else Job.begin(run, device)
-    ctx, steps = job.ctx, len(starts)
+    state = TrainingState.resume(run, resume, device) if resume else TrainingState.begin(run, device)
+    ctx, steps = state.ctx, len(starts)
     samples = torch.from_numpy(rest.sample.astype(np.int64)).to(device)
-
     while ctx.epoch < schedule.epochs:
         ctx.model.train()
         everyone = Streams(run.seed, samples).fork(f"epoch {ctx.epoch}")
         order = permutation(everyone.seed, len(rest))
         first_bad = torch.full((), -1, device=device)
         ctx.drops = cuts(schedule, ctx.epoch)
-        while job.step < steps:
-            rows = order[starts[job.step] : starts[job.step] + schedule.batch_size]
+        while state.step < steps:
+            rows = order[starts[state.step] : starts[state.step] + schedule.batch_size]
             ctx.streams = everyone.select(rows.to(device))
-            ctx.progress = (ctx.epoch + job.step / steps) / schedule.epochs
-            for group in job.optimizer.param_groups:
+            ctx.progress = (ctx.epoch + state.step / steps) / schedule.epochs
+            for group in state.learner.optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, ctx.epoch, ctx.progress)
             x, y = rest.batch(rows.numpy(), device)
-            loss, losses = step(job, Batch(augment(x, ctx.streams, schedule.augment), y))
-            first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), job.step, first_bad)
-            job.targets = recipe.targets.end_step(ctx, job.targets, losses)
-            job.budget = recipe.budget.end_step(ctx, job.budget, losses)
-            job.average = recipe.average.end_step(ctx, job.average, losses)
-            job.tally.add(y, losses.logits_clean, losses.logits_adv, losses.stood)
-            job.step += 1
-            report(ctx.epoch * steps + job.step, schedule.epochs * steps)
-            stopping = job.step < steps and stop()
-            if stopping or job.step == steps or job.step % 50 == 0:  # rarely: looking at a number waits for the device
+            made = state.learner.step(Batch(augment(x, ctx.streams, schedule.augment), y), schedule.precision)
+            state.tally.add(y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
+            first_bad = torch.where((first_bad < 0) & ~made.loss.isfinite(), state.step, first_bad)
+            state.step += 1
+            report(ctx.epoch * steps + state.step, schedule.epochs * steps)
+            stopping = state.step < steps and stop()
+            if stopping or state.step == steps or state.step % 50 == 0:  # rarely: looking waits for the device
                 _check(first_bad, ctx.epoch, schedule)
             if stopping:
-                yield job.checkpoint()
+                yield state.checkpoint()
                 return
         ctx.progress = (ctx.epoch + 1) / schedule.epochs
         ctx.drops = cuts(schedule, ctx.epoch + 1)  # a cut after this epoch holds for what the slots do at its end
-        finish_epoch(job, held, device)
-        yield job.checkpoint()
+        finish_epoch(state, held, device)
+        yield state.checkpoint()
         if stop():
             return
 
 
-def step(job: Job, batch: Batch) -> tuple[Tensor, Losses]:
-    """Targets, reach, adversarial images, loss, weights: one step of training."""
-    recipe, ctx = job.run.plan.recipe, job.ctx
-    precision = torch.autocast(
-        batch.x.device.type, dtype=torch.bfloat16, enabled=job.run.plan.schedule.precision == "bf16"
-    )
-    with precision:
-        targets = recipe.targets(ctx, batch, job.targets)
-        adv = recipe.objective.perturb(ctx, batch, targets, recipe.budget.reach(ctx, batch, job.budget))
-
-    def objective() -> tuple[Tensor, Losses]:
-        with precision:
-            losses = recipe.objective.losses(ctx, batch, adv, targets)
-            weights = recipe.budget.weigh(ctx, batch, losses, job.budget)
-            return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
-
-    loss, losses = recipe.step(ctx, job.optimizer, objective)
-    return loss.detach(), detached(losses)
-
-
-def finish_epoch(job: Job, held: Images | None, device: str) -> None:
+def finish_epoch(state: TrainingState, held: Images | None, device: str) -> None:
     """Let the slots look at the epoch, validate the judged weights, write the record."""
-    recipe, schedule, ctx = job.run.plan.recipe, job.run.plan.schedule, job.ctx
+    recipe, schedule, ctx = state.run.plan.recipe, state.run.plan.schedule, state.ctx
 
     if held is not None:
-        ctx.validate = cache(partial(validate, images=held, eps=ctx.eps, seed=job.run.seed, device=device))
-    job.targets = recipe.targets.end_epoch(ctx, job.targets, job.tally)
-    job.budget = recipe.budget.end_epoch(ctx, job.budget, job.tally)
-    job.average = recipe.average.end_epoch(ctx, job.average, job.tally)
-    ctx.epoch, job.step = ctx.epoch + 1, 0
-    job.history.append(record(ctx.epoch, "train", job.tally))
+        ctx.validate = cache(partial(validate, images=held, eps=ctx.eps, seed=state.run.seed, device=device))
+    state.learner.close_epoch(state.tally)
+    ctx.epoch, state.step = ctx.epoch + 1, 0
+    state.history.append(record(ctx.epoch, "train", state.tally))
     sound = all(bool(v.isfinite().all()) for net in (ctx.model, ctx.averaged) for v in net.state_dict().values())
     if held is not None and (ctx.epoch % schedule.validate_every == 0 or ctx.epoch == schedule.epochs):
         judged = ctx.averaged if recipe.average.judged else ctx.model
         valid = ctx.validate(judged)
         sound = sound and bool(valid.ce_clean.isfinite().all())
-        job.history.append(record(ctx.epoch, "valid", valid))
+        state.history.append(record(ctx.epoch, "valid", valid))
     if not sound:
         raise Diverged(
             f"after epoch {ctx.epoch} of {schedule.epochs} weights or held-out logits are NaN or infinite; "
             "lower schedule.lr, or go on from the last good epoch with another setting"
         )
-    job.tally = Tally.zeros(ctx.classes, device)
+    state.tally = Tally.zeros(ctx.classes, device)
 
 
 def _check(first_bad: Tensor, epoch: int, schedule: Schedule) -> None:

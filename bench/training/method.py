@@ -194,8 +194,20 @@ def compose(
             "(choose one with --preset)"
         )
     recipe = Recipe(**slots)  # type: ignore[arg-type]  # Recipe checks its slots
+    recipe, schedule, variant = overridden(recipe, schedule, settings or {})
+    teachers = tuple(dict.fromkeys(role for method in chain.values() for role in method.teachers))
+    return Plan(name, wanted, variant, recipe, schedule, teachers)
+
+
+def overridden(recipe: Recipe, schedule: Schedule, settings: Mapping[str, Any]) -> tuple[Recipe, Schedule, str]:
+    """A recipe and a schedule with settings of a user's, and what these changed: "" or `average.judged=true,...`.
+
+    Raises:
+        UnknownName: no such field.
+        BadRecipe: no such slot, or a value that it cannot hold.
+    """
     wished: dict[str, dict[str, Any]] = {}
-    for address, value in sorted((settings or {}).items()):
+    for address, value in sorted(settings.items()):
         slot, _, path = address.partition(".")
         if slot not in (*SLOTS, "schedule"):
             raise BadRecipe(f"{address!r} addresses no slot; use one of {', '.join((*SLOTS, 'schedule'))}")
@@ -211,5 +223,4 @@ def compose(
             schedule = after
         else:
             recipe = replace(recipe, **{slot: after})
-    teachers = tuple(dict.fromkeys(role for method in chain.values() for role in method.teachers))
-    return Plan(name, wanted, ",".join(changes), recipe, schedule, teachers)
+    return recipe, schedule, ",".join(changes)

@@ -30,13 +30,17 @@ State = Any
 
 
 class Objective(Protocol):
-    """What is fought over. Stateless."""
+    """What is fought over. Stateless. Inherit from it, or from `Adversarial` where there is a field `inner`."""
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Any:
         """Adversarial images (B,C,H,W) in [0, 1], each within its reach; or a NamedTuple that begins with them."""
 
     def losses(self, ctx: Context, batch: Batch, adv: Any, targets: Targets) -> Losses:
         """The loss of each image, (B,), in two parts, from what `perturb` found."""
+
+    def attack_steps(self) -> int:
+        """Steps of the attack on each image, as a forecast: a forward and a backward pass each."""
+        return 0
 
 
 class TargetRule(Protocol):
@@ -222,6 +226,11 @@ class Recipe:
 
 
 SLOTS = tuple(f.name for f in fields(Recipe))
+
+
+def passes_per_image(recipe: Recipe) -> int:
+    """Forecast of an image's passes in an epoch: those of the attack and two more, forward and backward each."""
+    return 2 * (recipe.objective.attack_steps() + 2)
 
 
 def as_json(value: Any) -> Any:

@@ -27,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Parent:
-    """A frozen network that teaches.
+    """A trained network that a training needs: a teacher, or the one that it starts from.
 
     Attributes:
         checkpoint_id: hash of its weights.
@@ -65,14 +65,14 @@ class Parent:
 
 @dataclass(frozen=True)
 class Run:
-    """All that determines a training.
+    """All that determines one training.
 
     Attributes:
         plan: recipe and schedule.
         architecture: the network.
         images: the training split, before anything is held out.
         seed: of the initial weights and of every random choice.
-        teachers: by role.
+        teachers: by role; the one it starts from too.
     """
 
     plan: Plan

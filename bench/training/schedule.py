@@ -8,8 +8,9 @@ from fractions import Fraction
 from typing import Literal
 
 from bench.errors import BadRecipe
+from bench.training.selection import LAST, RULES
 
-Selection = Literal["last", "best-robust", "best-robust-plus-worst", "best-mean-clean-robust"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Schedule:
     """Whether the model standardises pixels by the training split's mean and deviation per channel."""
     holdout: float = 0.02
     """Fraction of the training split held out of training to select the kept epoch."""
-    selection: Selection = "best-robust"
+    selection: str = "best-robust"
+    """Which epoch's weights are kept, by a rule of `bench.training.selection`."""
     validate_every: int = 1
     """Epochs between validations; the last epoch is always validated."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     layout: Literal["contiguous", "channels_last"] = "contiguous"
     """Of weights and feature maps; the second is faster on GPUs and for large images. Rounding differs."""
     compiled: bool = False
@@ -50,7 +52,7 @@ class Schedule:
         """A schedule that cannot be run is refused before any work.
 
         Raises:
-            BadRecipe: a count below 1, or a rate or fraction out of range.
+            BadRecipe: a count below 1, a rate or fraction out of range, or no rule of that name.
         """
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
@@ -63,7 +65,9 @@ class Schedule:
                 raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
         if self.nesterov and self.momentum == 0:
             raise BadRecipe("schedule.nesterov needs momentum above 0")
-        if self.holdout == 0 and self.selection != "last":
+        if self.selection not in RULES:
+            raise BadRecipe(f"schedule.selection={self.selection}: choose one of {', '.join(RULES)}")
+        if self.holdout == 0 and self.selection != LAST:
             raise BadRecipe(
                 f"schedule.selection {self.selection!r} needs a held-out split; set schedule.holdout above 0"
             )

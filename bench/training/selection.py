@@ -1,4 +1,7 @@
-"""Which epoch's weights are kept: rules over class vectors of a held-out split, never over the test set."""
+"""Which epoch's weights are kept: rules over class vectors of a held-out split, never over the test set.
+
+A new rule is one line of `RULES`; a schedule, `evenbench select` and the epochs kept on disk go by that table.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ from bench.errors import UnknownName
 
 Vector = npt.NDArray[np.float64]
 
-RULES: Mapping[str, Callable[[Vector, Vector, Vector], float]] = MappingProxyType(
+LAST = "last"
+"""The rule that needs no held-out split."""
+
+RULES: Mapping[str, Callable[[int, Vector, Vector, Vector], float]] = MappingProxyType(
     {
-        "best-robust": lambda n, clean, adv: adv.sum() / n.sum(),
-        "best-robust-plus-worst": lambda n, clean, adv: adv.sum() / n.sum() + (adv / n).min(),
-        "best-mean-clean-robust": lambda n, clean, adv: (clean.sum() + adv.sum()) / (2 * n.sum()),
+        LAST: lambda epoch, n, clean, adv: epoch,
+        "best-robust": lambda epoch, n, clean, adv: adv.sum() / n.sum(),
+        "best-robust-plus-worst": lambda epoch, n, clean, adv: adv.sum() / n.sum() + (adv / n).min(),
+        "best-mean-clean-robust": lambda epoch, n, clean, adv: (clean.sum() + adv.sum()) / (2 * n.sum()),
     }
 )
-"""Score of an epoch from images, clean hits and robust hits per class, (K,) each; the highest is kept.
+"""Score of an epoch from its number and from images, clean hits and robust hits per class, (K,); the highest is kept.
 
 Source: best robust accuracy (Rice et al. 2020); average plus worst class (CFA, Wei et al. 2023, section 5.1);
 mean of clean and robust (B-MTARD, released selection).
@@ -28,7 +35,7 @@ mean of clean and robust (B-MTARD, released selection).
 
 
 def score(rule: str, epoch: int, n: Vector, clean: Vector, adv: Vector) -> float:
-    """How good an epoch is under a rule; under `last`, the later the better.
+    """How good an epoch is under a rule.
 
     Args:
         rule: name of the rule.
@@ -40,11 +47,9 @@ def score(rule: str, epoch: int, n: Vector, clean: Vector, adv: Vector) -> float
     Raises:
         UnknownName: no such rule.
     """
-    if rule == "last":
-        return float(epoch)
     if rule not in RULES:
-        raise UnknownName.among("selection rule", rule, ["last", *RULES])
-    return float(RULES[rule](n, clean, adv))
+        raise UnknownName.among("selection rule", rule, RULES)
+    return float(RULES[rule](epoch, n, clean, adv))
 
 
 def held_out(history: list[dict[str, Any]]) -> dict[int, tuple[Vector, Vector, Vector]]:
@@ -63,6 +68,6 @@ def held_out(history: list[dict[str, Any]]) -> dict[int, tuple[Vector, Vector, V
 def best_epoch(history: list[dict[str, Any]], rule: str) -> int:
     """The epoch that a selection rule keeps; the earliest of equals."""
     scores = {epoch: score(rule, epoch, *vectors) for epoch, vectors in held_out(history).items()}
-    if rule == "last" or not scores:
+    if rule == LAST or not scores:  # the newest epoch may not have been validated
         return max(int(row["epoch"]) for row in history)
     return int(max(scores, key=lambda epoch: (scores[epoch], -epoch)))

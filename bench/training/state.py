@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,6 +17,7 @@ from bench.randomness import Streams
 from bench.training.checkpoint import Checkpoint
 from bench.training.run import START, Run
 from bench.training.schedule import Schedule
+from bench.training.step import Learner
 from bench.training.values import Context, Tally
 
 
@@ -26,24 +26,25 @@ def _to_fp32(model: nn.Module, images: object, logits: Tensor) -> Tensor:
 
 
 @dataclass
-class Job:
+class TrainingState:
     """A training in flight: everything that a checkpoint must hold to go on."""
 
     run: Run
-    ctx: Context
-    optimizer: torch.optim.SGD
-    targets: Any
-    budget: Any
-    average: Any
+    learner: Learner
     tally: Tally
     history: list[dict[str, Any]]
     step: int = 0
 
+    @property
+    def ctx(self) -> Context:
+        """What the slots know of the run."""
+        return self.learner.ctx
+
     @classmethod
-    def begin(cls, run: Run, device: str) -> Job:
+    def begin(cls, run: Run, device: str) -> TrainingState:
         """A run before its first step."""
         schedule = run.plan.schedule
-        model = placed(begun(run), schedule, device)
+        model = placed(untrained(run), schedule, device)
         if schedule.precision == "bf16":
             model.register_forward_hook(_to_fp32)  # losses and softmaxes are computed in fp32
         ctx = Context(
@@ -69,47 +70,30 @@ class Job:
             nesterov=schedule.nesterov,
             weight_decay=schedule.weight_decay,
         )
-        recipe = run.plan.recipe
-        targets, budget, average = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
-        return cls(run, ctx, optimizer, targets, budget, average, Tally.zeros(ctx.classes, device), [])
+        learner = Learner.begin(run.plan.recipe, ctx, optimizer)
+        return cls(run, learner, Tally.zeros(ctx.classes, device), [])
 
     @classmethod
-    def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> Job:
+    def resume(cls, run: Run, checkpoint: Checkpoint, device: str) -> TrainingState:
         """A run where a checkpoint of it left off."""
-        job = cls.begin(run, device)
-        parts = {part: {k: v.to(device) for k, v in state.items()} for part, state in checkpoint.tensors.items()}
-        job.ctx.model.load_state_dict(load_state(run.architecture, parts["model"]).state_dict())
-        job.ctx.averaged.load_state_dict(load_state(run.architecture, parts["averaged"]).state_dict())
-        for name, parameter in job.ctx.model.named_parameters():
-            if name in parts["momentum"]:
-                job.optimizer.state[parameter]["momentum_buffer"] = parts["momentum"][name].clone()
-        job.targets, job.budget = unpack(job.targets, parts["targets"]), unpack(job.budget, parts["budget"])
-        job.average = unpack(job.average, parts["average"])
+        state = cls.begin(run, device)
+        parts = {part: {k: v.to(device) for k, v in held.items()} for part, held in checkpoint.tensors.items()}
+        for network in ("model", "averaged"):
+            parts[network] = load_state(run.architecture, parts[network]).state_dict()
+        state.learner.load(parts)
         if parts["tally"]:
-            job.tally = Tally(**parts["tally"])
-        job.history = deepcopy(checkpoint.history)
-        job.ctx.epoch, job.step = checkpoint.epoch, checkpoint.step
-        return job
+            state.tally = Tally(**parts["tally"])
+        state.history = deepcopy(checkpoint.history)
+        state.ctx.epoch, state.step = checkpoint.epoch, checkpoint.step
+        return state
 
     def checkpoint(self) -> Checkpoint:
         """Everything that `resume` needs, on the CPU and apart from what trains on."""
-        momentum = {
-            name: self.optimizer.state[parameter]["momentum_buffer"]
-            for name, parameter in self.ctx.model.named_parameters()
-            if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
-        }
-        tensors = {
-            "model": self.ctx.model.state_dict(),
-            "averaged": self.ctx.averaged.state_dict(),
-            "momentum": momentum,
-            "targets": pack(self.targets),
-            "budget": pack(self.budget),
-            "average": pack(self.average),
-            "tally": {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {},
-        }
+        tally = {f.name: getattr(self.tally, f.name) for f in fields(Tally)} if self.step else {}
+        tensors = {**self.learner.tensors(), "tally": tally}
         return Checkpoint(
             architecture=self.run.architecture,
-            tensors={part: {k: v.detach().cpu().clone() for k, v in state.items()} for part, state in tensors.items()},
+            tensors={part: {k: v.detach().cpu().clone() for k, v in held.items()} for part, held in tensors.items()},
             judged="averaged" if self.run.plan.recipe.average.judged else "model",
             run=self.run.identity,
             history=deepcopy(self.history),
@@ -119,7 +103,7 @@ class Job:
         )
 
 
-def begun(run: Run) -> nn.Module:
+def untrained(run: Run) -> nn.Module:
     """The network before the first step: random, or with the weights of another training.
 
     Raises:
@@ -140,17 +124,3 @@ def placed(network: nn.Module, schedule: Schedule, device: str) -> nn.Module:
     layout = torch.channels_last if schedule.layout == "channels_last" else torch.contiguous_format
     laid: nn.Module = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
     return laid
-
-
-def pack(state: Any) -> dict[str, Tensor]:
-    """A slot's state as named tensors."""
-    if state is None:
-        return {}
-    return {"state": state} if isinstance(state, Tensor) else dict(state._asdict())
-
-
-def unpack(initial: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state that `pack` took apart, of the type of the initial one."""
-    if initial is None:
-        return None
-    return tensors["state"] if isinstance(initial, Tensor) else type(initial)(**tensors)

@@ -22,7 +22,7 @@ VALIDATION = Inner(steps=10, start="uniform", mode="eval")
 def validate(model: nn.Module, images: Images, eps: float, seed: int, device: str) -> Tally:
     """Class vectors of a network on held-out images, clean and under PGD-10, in eval mode."""
     tally = Tally.zeros(images.classes, device)
-    with switched(model, False):
+    with switched(model, "eval"):
         for first in range(0, len(images), 512):
             rows = np.arange(first, min(first + 512, len(images)))
             x, y = images.batch(rows, device)

@@ -56,10 +56,7 @@ PLUGIN = '''
 """Doubtful: labels with a constant doubt."""
 
 from dataclasses import dataclass
-from bench.losses import one_hot
-from bench.training.method import Method
-from bench.training.recipe import Stateless
-from bench.training.values import Targets, constant
+from bench.api import Method, Stateless, Targets, constant, one_hot
 
 
 @dataclass(frozen=True)

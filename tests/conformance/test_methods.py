@@ -13,6 +13,7 @@ from torch import Tensor
 
 import bench
 import methods
+from bench.conformance.description import LONGEST
 from bench.conformance.methods import METHOD_CHECKS, RECIPE_CHECKS
 from bench.losses import cross_entropy
 from bench.training.inner import Inner, switched
@@ -235,7 +236,7 @@ class TeachingTheTeacher(Stateless):
 
     def __call__(self, ctx, batch, state):
         """In train mode for a moment."""
-        with switched(ctx.teacher(), True):
+        with switched(ctx.teacher(), "train"):
             soft = ctx.teacher()(batch.x).softmax(1)
         return Targets(soft, constant(soft))
 
@@ -291,6 +292,13 @@ class Negative(Uniform):
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """Inherits from nothing."""
+
+    perturb, losses = PGDAT.perturb, PGDAT.losses
+
+
+@dataclass(frozen=True)
 class Undocumented(PGDAT):
     def perturb(self, ctx, batch, targets, reach):
         return batch.x
@@ -317,6 +325,7 @@ class DividingByNothing(Uniform):
 
 
 IMPOSTORS = [
+    (Recipe(Stranger()), "foretells_its_attack"),
     (Recipe(Overshooting()), "perturbs_within_reach"),
     (Recipe(IgnoringTheReach()), "perturbs_within_reach"),
     (Recipe(Unboxed()), "perturbs_within_reach"),
@@ -381,6 +390,18 @@ def test_the_honest_parts_of_the_impostors_pass():
 def test_wrong_registrations_are_caught(method, check, complaint):
     with pytest.raises(AssertionError, match=complaint):
         METHOD_CHECKS[check](method)
+
+
+def test_a_long_file_is_warned_of_and_does_not_fail(tmp_path, monkeypatch):
+    page = '"""Long: a method.\n\nPaper:   none\nCode:    none\nClaim:   none\nDeparts: nowhere\n"""\n'
+    imports = "from math import (\n" + "    pi,\n" * 30 + ")\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, lines in (("fits_method", LONGEST - 7), ("long_method", LONGEST - 6)):
+        (tmp_path / f"{name}.py").write_text(page + imports + "pi\n" * lines)
+    METHOD_CHECKS["page"](Method({"objective": PGDAT()}, "fits_method"))
+    said = f"long_method has {LONGEST + 1} lines besides its imports; a method reads well in {LONGEST}"
+    with pytest.warns(UserWarning, match=said):
+        METHOD_CHECKS["page"](Method({"objective": PGDAT()}, "long_method"))
 
 
 def sources() -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from bench.data.cards import CARDS, Card
-from bench.data.hub import entry, wanted
+from bench.data.hub import card_of, files_of
 from bench.data.load import dataset_names, load
 from bench.errors import BadData, UnknownName
 
@@ -259,12 +259,12 @@ def test_cards() -> None:
     assert set(CARDS) == {"cifar10", "cifar100", "tiny-imagenet", "svhn", "fashion-mnist", "mnist"}
     assert set(dataset_names()) == {"digits", *CARDS}
     for name, card in CARDS.items():
-        assert entry(name) == (name, card, "")
+        assert card_of(name) == (name, card, "")
         assert set(card.splits) == {"train", "test"}
         assert "\n" not in card.about
-    assert entry("hub:a/b/c/d") == ("b", Card("a/b", ""), "c/d")
+    assert card_of("hub:a/b/c/d") == ("b", Card("a/b", ""), "c/d")
 
 
 def test_wanted_by_folders_of_splits() -> None:
     files = ["default/train/0000.parquet", "default/test/0000.parquet", "default/test/0001.parquet"]
-    assert wanted(files, Card("a/b", ""), "", "test") == files[1:]
+    assert files_of(files, Card("a/b", ""), "", "test") == files[1:]

@@ -15,7 +15,7 @@ from PIL import Image
 from bench.data.cache import default_cache
 from bench.data.load import load
 from bench.data.parquet import load_parquet
-from bench.data.splits import canonical, split_of
+from bench.data.splits import split_name, split_of
 from bench.errors import BadData, UnknownName
 
 STRUCT = "STRUCT(bytes BLOB, path VARCHAR)"
@@ -165,7 +165,7 @@ def test_a_missing_shard(folder: Path) -> None:
 )
 def test_split_of_a_file(path: str, split: str) -> None:
     assert split_of(Path(path)) == split
-    assert canonical(split) == split
+    assert split_name(split) == split
 
 
 @pytest.mark.parametrize(

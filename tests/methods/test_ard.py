@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.conformance.methods import Rig, separable
+from bench.conformance.rig import Rig, separable
 from bench.errors import BadRecipe
 from bench.training.method import METHODS, compose
 from bench.training.recipe import OneHot, Recipe

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.conformance.methods import Rig, separable
+from bench.conformance.rig import Rig, separable
 from bench.randomness import Streams
 from bench.training.inner import Inner
 from bench.training.recipe import OneHot, Recipe, Uniform

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.conformance.methods import Rig, separable
+from bench.conformance.rig import Rig, separable
 from bench.errors import BadRecipe
 from bench.randomness import Streams
 from bench.training.method import compose

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from bench.conformance.methods import Rig, separable
+from bench.conformance.rig import Rig, separable
 from bench.errors import BadRecipe
 from bench.randomness import Streams
 from bench.training.method import compose

@@ -34,7 +34,7 @@ from bench.training.loop import train
 from bench.training.method import METHODS, compose
 from bench.training.run import Parent, Run, prepare
 from bench.training.schedule import Schedule
-from bench.training.state import Job
+from bench.training.state import TrainingState
 
 OUT = Path(__file__).parents[2] / "results" / "training-speed.md"
 USUAL = ("pgd-at", "trades", "rslad", "absld", "adr")
@@ -363,7 +363,7 @@ def laps(run: Run, name: str, turns: int) -> Laps:
                 found.beside.setdefault(what, []).append(seconds(rival))
         began = time.process_time()
 
-    start = replace(Job.begin(run, "cpu").checkpoint(), epoch=schedule.epochs * 3 // 4)
+    start = replace(TrainingState.begin(run, "cpu").checkpoint(), epoch=schedule.epochs * 3 // 4)
     for _ in train(run, resume=start, report=report, stop=lambda: len(found.step) >= turns):
         break
     return found

@@ -297,7 +297,7 @@ from bench.data.images import images_from_arrays
 from bench.training.fit import fit
 from bench.training.inner import Inner
 from bench.training.method import Plan
-from bench.models import Architecture
+from bench.models.architecture import Architecture
 from bench.training.recipe import Recipe
 from bench.training.schedule import Schedule
 from bench.training.run import Run
@@ -344,14 +344,14 @@ RUNS = {
 
 
 @pytest.mark.parametrize("robust", RUNS.values(), ids=list(RUNS))
-@pytest.mark.parametrize("own", ["last", *RULES])
+@pytest.mark.parametrize("own", RULES)
 def test_every_rule_gives_what_training_under_it_would_have_kept(path, monkeypatch, own, robust):
     trained(monkeypatch, robust)
     kept = fit(a_run(own), path)
-    epochs = {best_epoch(kept.history, rule) for rule in ("last", *RULES)} - {kept.epoch}
+    epochs = {best_epoch(kept.history, rule) for rule in RULES} - {kept.epoch}
     assert contents(path).keys() == {".safetensors", ".last.safetensors"} | {f".epochs/{e}.safetensors" for e in epochs}
     assert all(read(epoch_of(path, epoch)).epoch == epoch for epoch in epochs)
-    for rule in ("last", *RULES):
+    for rule in RULES:
         other = path.with_name(f"other-{rule}.safetensors")
         trained(monkeypatch, robust)
         wanted = fit(under(rule, a_run(own)) if rule != own else a_run(own), other)
@@ -393,7 +393,7 @@ def test_killed_before_or_after_any_write_no_rule_loses_its_epoch(path, tmp_path
         monkeypatch.setattr("bench.training.fit.write", real)
         trained(monkeypatch, robust[read(last_of(place)).epoch :] if last_of(place).exists() else robust)
         kept = fit(a_run(own), place)
-        for rule in ("last", *RULES):
+        for rule in RULES:
             wanted = reselect(read(tmp_path / "whole.safetensors"), tmp_path / "whole.safetensors", rule)
             assert reselect(kept, place, rule).checkpoint_id == wanted.checkpoint_id
     assert deadly == len(writes) > 7

@@ -78,7 +78,7 @@ def test_it_is_the_one_loop_and_works_where_gradients_are_off():
     with torch.no_grad():
         adv = Inner(steps=4)(ctx, gain(ctx), x, REACH)
     start = LINF.noise(ctx.streams.fork("start"), x, REACH.eps)
-    with switched(ctx.model, False):
+    with switched(ctx.model, "eval"):
         assert torch.equal(adv, ascend(gain(ctx), x, *REACH, steps=4, start=start))
     assert all(p.grad is None for p in ctx.model.parameters())
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_mode_is_put_back_when_something_fails():
     model = torch.nn.Sequential(torch.nn.Dropout())
 
     def failing():
-        with switched(model, False):
+        with switched(model, "eval"):
             assert not model[0].training
             raise RuntimeError
 

@@ -18,7 +18,7 @@ from bench.training.method import Plan, compose
 from bench.training.recipe import Recipe, Uniform
 from bench.training.run import Parent, Run
 from bench.training.schedule import Schedule, cuts, learning_rate
-from bench.training.state import pack, unpack
+from bench.training.step import pack, unpack
 from bench.training.validation import record, validate
 from bench.training.values import Tally, Weights
 from methods.natural import Natural

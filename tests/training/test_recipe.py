@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bench.errors import BadRecipe
 from bench.fingerprint import fingerprint
 from bench.randomness import Streams
-from bench.training.recipe import SLOTS, Descend, Last, OneHot, Recipe, Span, Uniform, as_json, blend
+from bench.training.method import compose
+from bench.training.recipe import SLOTS, Descend, Last, OneHot, Recipe, Span, Uniform, as_json, blend, passes_per_image
 from bench.training.schedule import Schedule
 from bench.training.values import Batch, Context, Losses
 from methods.absld import BalancedTeacher
@@ -97,6 +98,13 @@ def test_every_field_of_a_schedule_is_part_of_its_identity():
     assert sorted(OTHER) == sorted(f.name for f in fields(Schedule))
     hashes = {fingerprint(as_json(replace(Schedule(), **{name: value}))) for name, value in OTHER.items()}
     assert len(hashes | {fingerprint(as_json(Schedule()))}) == len(OTHER) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"), [("natural", 4), ("pgd-at", 24), ("fgsm-rs", 6), ("trades", 24), ("fair-rslad", 24)]
+)
+def test_an_image_passes_with_every_step_of_the_attack_and_twice_more_forth_and_back(name, passes):
+    assert passes_per_image(compose(name, dataset="digits").recipe) == passes
 
 
 def test_every_slot_is_part_of_the_identity():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import UnknownName
-from bench.training.schedule import Selection
+from bench.errors import BadRecipe, UnknownName
+from bench.training.schedule import Schedule
 from bench.training.selection import RULES, best_epoch, score
 
 N, CLEAN, ADV = np.array([10.0, 20.0, 10.0]), np.array([9.0, 18.0, 5.0]), np.array([5.0, 4.0, 3.0])
@@ -26,7 +26,10 @@ def test_by_hand(rule, value):
 
 
 def test_the_rules_are_those_that_a_schedule_can_name():
-    assert set(Selection.__args__) == {"last", *RULES}
+    assert [Schedule(selection=rule).selection for rule in RULES] == [*RULES]
+    assert {"last", "best-robust", "best-robust-plus-worst", "best-mean-clean-robust"} == {*RULES}
+    with pytest.raises(BadRecipe, match=r"^schedule\.selection=best: choose one of last, best-robust, "):
+        Schedule(selection="best")
 
 
 def test_an_unknown_rule():

@@ -19,7 +19,7 @@ from bench.training.method import Plan
 from bench.training.recipe import Recipe
 from bench.training.run import Parent, Run
 from bench.training.schedule import Schedule
-from bench.training.state import Job
+from bench.training.state import TrainingState
 from methods.natural import Natural
 
 SCHEDULE = Schedule(epochs=1, batch_size=16, augment="none", holdout=0.0, selection="last")
@@ -46,7 +46,7 @@ def trained(tmp_path) -> Parent:
 
 
 def test_a_training_may_start_from_anothers_weights(trained):
-    job = Job.begin(a_run(teachers={"start": trained}), "cpu")
+    job = TrainingState.begin(a_run(teachers={"start": trained}), "cpu")
     for name, value in trained.network().state_dict().items():
         assert torch.equal(job.ctx.model.state_dict()[name], value)
         assert torch.equal(job.ctx.averaged.state_dict()[name], value)
@@ -57,14 +57,14 @@ def test_a_training_may_start_from_anothers_weights(trained):
 def test_it_starts_from_the_same_network_only(trained):
     wider = Architecture("convnet-4", 4, 2)
     with pytest.raises(BadRecipe, match=r"'own' trains .*convnet-4.* and cannot start from .*convnet-2"):
-        Job.begin(a_run(wider, {"start": trained}), "cpu")
+        TrainingState.begin(a_run(wider, {"start": trained}), "cpu")
     normalised = replace(SMALL, mean=(0.5, 0.5), std=(0.2, 0.2))
     with pytest.raises(BadRecipe, match="cannot start from"):
-        Job.begin(a_run(normalised, {"start": trained}), "cpu")
+        TrainingState.begin(a_run(normalised, {"start": trained}), "cpu")
 
 
 def test_layout_is_that_of_every_network(trained):
-    job = Job.begin(a_run(teachers={"teacher": trained}, layout="channels_last"), "cpu")
+    job = TrainingState.begin(a_run(teachers={"teacher": trained}, layout="channels_last"), "cpu")
     for network in (job.ctx.model, job.ctx.averaged, job.ctx.teacher()):
         kernel = next(weight for weight in network.parameters() if weight.ndim == 4 and weight.shape[1] > 1)
         assert kernel.is_contiguous(memory_format=torch.channels_last)
@@ -77,5 +77,5 @@ def test_layout_is_that_of_every_network(trained):
 def test_networks_are_compiled_when_asked(monkeypatch, trained):
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(self))
-    job = Job.begin(a_run(teachers={"teacher": trained}, compiled=True), "cpu")
+    job = TrainingState.begin(a_run(teachers={"teacher": trained}, compiled=True), "cpu")
     assert asked == [job.ctx.model, job.ctx.averaged, job.ctx.teacher()]
