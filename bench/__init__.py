@@ -14,7 +14,7 @@ The way of the data, folder by folder:
     study       what is missing, and doing it
     cli         how one asks for all this
 
-`api` is all that the file of a method or an attack imports; `conformance` is what it must keep. The other files are what
-the folders stand on: `norms`, `losses`, `budget`, `randomness`, `fingerprint`, `verdict`, `files`, `registry`, `errors`.
-Each layer imports only those below it (`.importlinter`).
+`api` is all that the file of a method or an attack imports; `conformance` is what it must keep. The folders stand on
+`norms`, `losses`, `budget`, `randomness`, `fingerprint`, `verdict`, `files`, `registry` and `errors`. Each layer imports
+only those below it (`.importlinter`).
 """

@@ -16,6 +16,7 @@ import typer
 from bench.cli import evaluation, reading, registries, study, training
 from bench.cli.console import Stopped
 from bench.errors import BenchError
+from bench.files import is_full
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as problem:
-        if problem.errno == errno.ENOSPC:
+        if is_full(problem):
             return complain(f"no space left to write {problem.filename or 'a file'}; free some and run it again")
         if problem.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             return complain(f"{problem.filename}: {problem.strerror}; choose another place or mend its permissions")

@@ -12,6 +12,7 @@ import typer
 from bench.cli.console import stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Db
 from bench.errors import BadStore, UnknownName
+from bench.files import write_text
 from bench.report.tables import text_table
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ def give(text: str, out: Path | None = None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8", newline="\n")
+    write_text(out, text)
     stderr().print(f"wrote {out}", markup=False, soft_wrap=True)
 
 

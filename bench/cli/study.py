@@ -14,8 +14,9 @@ import typer
 
 from bench.cli.console import progress, resumable, stderr, stdout
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Db, cores, device_of
-from bench.cli.reading import store_at
+from bench.cli.reading import show, store_at
 from bench.errors import BadStudy
+from bench.files import write_text
 
 if TYPE_CHECKING:
     from bench.study.file import Study
@@ -117,13 +118,7 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
         keys = ("cell", "training", "evaluation")
         sys.stdout.write(json.dumps([dict(zip(keys, row, strict=True)) for row in forecast], indent=2) + "\n")
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("cell", "training", "images to judge", box=None)
-    for row in forecast:
-        table.add_row(*map(Text, row))  # as plain strings, brackets would be read as markup
-    stdout().print(table)
+    show("", ("cell", "training", "images to judge"), forecast, words=("training", "images to judge"))
 
 
 def publish(agenda: Agenda, place: Path, *, quiet: bool) -> list[Path]:
@@ -150,7 +145,7 @@ def publish(agenda: Agenda, place: Path, *, quiet: bool) -> list[Path]:
     tables = []
     for form in ("md", "html"):
         path = place / f"leaderboard.{form}"
-        path.write_text(str(render(found, form, figures=addresses)), encoding="utf-8", newline="\n")
+        write_text(path, str(render(found, form, figures=addresses)))
         tables.append(path)
     if not quiet:
         stdout().print(render(found, "table"))

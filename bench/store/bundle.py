@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from bench.errors import BadStore
+from bench.files import whole_folder
 from bench.fingerprint import fingerprint
 
 FORMAT = "evenbench-bundle"
@@ -131,12 +130,7 @@ def write(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """
     folder = folder.resolve()
     _refuse_foreign(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
+    with whole_folder(folder) as new:
         connection.execute("SET threads = 1")  # the order of row groups is otherwise left to chance
         connection.execute(_WANTED)
         contents = {}
@@ -147,16 +141,6 @@ def write(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             contents[file.name] = {"rows": rows, "sha256": _hash(file)}
         manifest = {"format": FORMAT, "schema_version": VERSION, "files": contents}
         (new / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def merge(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:

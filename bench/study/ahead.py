@@ -10,7 +10,8 @@ from bench.attacks.trial import Trial
 from bench.soundness.run import ALLOWED, STANDARD
 from bench.study.plan import Cell, Lesson
 from bench.study.progress import Forecast, Pace, Task
-from bench.study.work import Checking, Judging, Training, training_cost
+from bench.study.work import Checking, Judging, Training
+from bench.training.recipe import passes_per_image
 
 SURE = 0.01
 """Share of a unit that tells how long the rest takes."""
@@ -119,7 +120,7 @@ class Ahead:
 
 def training(lesson: Lesson) -> Task:
     """A training."""
-    passes = training_cost(lesson.plan, len(lesson.source.images()))
+    passes = passes_per_image(lesson.plan.recipe) * lesson.plan.schedule.epochs * len(lesson.source.images())
     return Task((f"training {lesson.plan.method} {lesson.model}", "training"), passes)
 
 

@@ -23,7 +23,6 @@ from bench.soundness.examination import Examination
 from bench.study.pool import Report
 from bench.training.fit import fit
 from bench.training.method import Plan
-from bench.training.recipe import passes_per_image
 from bench.training.run import Parent, prepare
 from bench.verdict import Verdict
 
@@ -111,8 +110,3 @@ class Checking:
         """Run the checks."""
         module, images = self.network.module(), self.source.images()
         return list(self.asked.verdicts(module, images, batch_size=self.batch_size, device=self.device))
-
-
-def training_cost(plan: Plan, images: int) -> float:
-    """Forecast of a training on so many images, in forward passes of one image; a backward pass counts as one."""
-    return float(passes_per_image(plan.recipe) * plan.schedule.epochs * images)

@@ -19,7 +19,17 @@ VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a 
 
 def test_the_verbs_are_those_of_the_design():
     wanted = {"demo", "list", "show", "train", "select", "evaluate", "run"}
-    assert set(VERBS) == wanted | {"leaderboard", "plot", "compare", "check", "checks", "soundness", "export", "import", "sql"}
+    assert set(VERBS) == wanted | {
+        "leaderboard",
+        "plot",
+        "compare",
+        "check",
+        "checks",
+        "soundness",
+        "export",
+        "import",
+        "sql",
+    }
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import BadData, BenchError, DiskFull, UnknownName
+from bench.errors import BadData, BenchError, UnknownName
 from bench.report.boards import EVERYTHING, Board, Queryable, Scope, arenas, boards
 from bench.report.plots.bars import draw_bars
 from bench.report.plots.curves import draw_curves
@@ -91,11 +91,8 @@ def plot(
 
 def _write(figure: Figure, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         save(figure, path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no room to write {path.name}; free some, or name another folder") from None
         raise BenchError(f"cannot write {path.name}: {error.strerror}; name another folder") from None
 
 

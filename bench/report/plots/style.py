@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.report.boards import Board
+    from bench.files import whole
+from bench.report.boards import Board
 
 # Okabe and Ito's colours, which stay apart under every common kind of colour blindness.
 BLUE = "#0072B2"
@@ -128,15 +129,16 @@ def class_ticks(axes: Axes, names: Sequence[str], most: int = 20) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure by the suffix of its path; the same figure gives the same bytes.
+    """Write a figure whole, by the suffix of its path; the same figure gives the same bytes.
 
     Raises:
+        DiskFull: no space is left.
         OSError: the file cannot be written.
     """
     import warnings
 
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with warnings.catch_warnings():
+    with whole(path) as beside, warnings.catch_warnings():
         # A class named in a script the font lacks shows as boxes, which is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph")
-        styled(figure.savefig)(path, metadata=metadata)
+        styled(figure.savefig)(beside, format=path.suffix[1:], metadata=metadata)
