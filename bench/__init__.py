@@ -15,6 +15,6 @@ The way of the data, folder by folder:
     cli         how one asks for all this
 
 `api` is all that the file of a method or an attack imports; `conformance` is what it must keep. The folders stand on
-`norms`, `losses`, `budget`, `randomness`, `fingerprint`, `verdict`, `files`, `registry` and `errors`. Each layer imports
-only those below it (`.importlinter`).
+`norms`, `losses`, `budget`, `randomness`, `fingerprint`, `verdict`, `files`, `registry` and `errors`. Each layer
+imports only those below it (`.importlinter`).
 """

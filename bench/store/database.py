@@ -34,7 +34,7 @@ from bench.store.rows import (
     insert,
     insert_chunk,
 )
-from bench.store.schema import SCHEMA_VERSION, make, migrate, roll_back, version_of
+from bench.store.schema import is_current, make, migrate, roll_back
 from bench.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class Store:
         with _GATE, explained(self.path):
             connection = self._connect(read_only=True)
             try:
-                if version_of(connection, self.path) < SCHEMA_VERSION:
+                if not is_current(connection, self.path):
                     connection.close()
                     with self._writing():
                         pass  # migrates

@@ -84,6 +84,15 @@ def version_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
     return version
 
 
+def is_current(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Whether the tables need no lifting.
+
+    Raises:
+        BadStore: see `version_of`.
+    """
+    return version_of(connection, path) == SCHEMA_VERSION
+
+
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Lift the tables of an older version, all or nothing.
 

@@ -397,9 +397,9 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    def full(figure: Figure, path: Path) -> None:
+    def full(figure: Figure, path: Path, **_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bench.report.plots.save", full)
-    with pytest.raises(DiskFull, match="no room to write heatmap-digits"):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(DiskFull, match=r"no space left to write .*heatmap-digits"):
         plot(database_of(), tmp_path, ["heatmap"])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bench.errors import BadQuery, BadStore, DiskFull, StoreBusy
 from bench.outcomes import COLUMNS, Outcomes
-from bench.store import database as store_module
+from bench.store import schema as store_module
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, EpochRow, evaluation_key
 

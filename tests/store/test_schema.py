@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import BadStore
 from bench.outcomes import Outcomes
-from bench.store import database as store_module
+from bench.store import schema as store_module
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, evaluation_key
 from bench.verdict import Verdict

@@ -5,7 +5,6 @@ matplotlib is imported when a figure is drawn, not before.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

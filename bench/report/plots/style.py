@@ -8,12 +8,13 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from bench.files import whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.files import whole
-from bench.report.boards import Board
+    from bench.report.boards import Board
 
 # Okabe and Ito's colours, which stay apart under every common kind of colour blindness.
 BLUE = "#0072B2"
