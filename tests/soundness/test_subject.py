@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
 import numpy as np
@@ -73,7 +74,8 @@ def test_the_course_of_a_walk_is_that_of_pgd(net, images):
     assert (one.course.loss[-1] > one.course.loss[0]).double().mean() > 0.9
 
 
-def test_batches_make_no_difference(net, images):
+def test_batches_make_no_difference(net, images, exact):
+    net = exact(copy.deepcopy(net)).eval()
     whole, parts = subject(net, images), subject(net, images, batch_size=7)
     for attack in (FGSM_ATTACK, PGD_SAT):
         torch.testing.assert_close(parts.found(attack).adv, whole.found(attack).adv)
@@ -82,8 +84,8 @@ def test_batches_make_no_difference(net, images):
     assert torch.equal(parts.flaws.zero, whole.flaws.zero)
 
 
-def test_a_temperature_is_seen_by_the_attack_alone(net, images):
-    one = subject(net, images)
+def test_a_temperature_is_seen_by_the_attack_alone(net, images, exact):
+    one = subject(exact(copy.deepcopy(net)).eval(), images)
     by_margin = PGD(steps=3, loss="margin")  # whose gradient only changes its length
     plain, scaled = one.found(by_margin), one.found(by_margin, temperature=4.0)
     torch.testing.assert_close(scaled.adv, plain.adv)
