@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.attacks.base import Passes
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
 from bench.errors import BadOption
 from bench.losses import dlr, margin, probability_margin, targeted_dlr, targeted_margin
@@ -110,7 +110,7 @@ class APGD(Search):
             drawn: randomness of those that stand.
         """
         aim, ends = self.losses[self.loss], windows(self.steps)
-        radius = torch.full_like(standing.height, eps)
+        radius = torch.full_like(standing.margin, eps)
         start = norm.noise(drawn, standing.x, radius)
         start = start * per_image(radius / norm.size(start).clamp(min=1e-12), start)
 

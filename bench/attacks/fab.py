@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.attacks.base import Passes
 from bench.attacks.fab_projections import TINY, moves_onto
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
 from bench.errors import BadOption
 from bench.losses import targeted_margin

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks.apgd import APGD, Loss
 from bench.attacks.base import Passes
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Standing
 from bench.errors import BadOption
 from bench.losses import targeted_margin

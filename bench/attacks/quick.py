@@ -60,14 +60,14 @@ class NearMisses(Search):
 
     def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
         """Attack the near ones among themselves, then show what was found."""
-        _, height, grad = standing.slope(standing.near, margin)
-        near = (-height <= self.reach * eps * growth(grad, norm)).nonzero()[:, 0]
+        _, margins, grad = standing.slope(standing.nearest, margin)
+        near = (-margins <= self.reach * eps * growth(grad, norm)).nonzero()[:, 0]
         if not len(near):
             return
         rows = standing.rows[near]
         few = Standing(standing.model, standing.x[near], standing.y[near])
         self.attack.search(few, eps=eps, norm=norm, streams=streams.fork("near-misses").select(rows))
-        adv = standing.near.index_copy(0, near, few.answer().adv)
+        adv = standing.nearest.index_copy(0, near, few.answer().adv)
         standing.forwards[rows] += few.forwards
         standing.backwards[rows] += few.backwards
         with torch.no_grad():

@@ -106,13 +106,13 @@ class Best:
 
     Attributes:
         adv: (A,C,H,W).
-        height: (A,) their margins.
+        margin: (A,) their margins.
         memory: what was asked about them; None where it costs more than it saves.
     """
 
     def __init__(self, standing: Standing, start: Tensor) -> None:
         """Begin at images (A,C,H,W)."""
-        self.adv, self.height = start, torch.full_like(standing.height, -torch.inf)
+        self.adv, self.margin = start, torch.full_like(standing.margin, -torch.inf)
         self.memory: Memory | None = None
         self._standing = standing
         self._look(start, standing.logits(start))
@@ -125,8 +125,8 @@ class Best:
         """
         if self.memory is not None and self.memory.side == side:
             return
-        known = codes <= REMEMBERED and patience(self.height.device) == 1
-        self.memory = Memory(side, codes, self.height) if known else None
+        known = codes <= REMEMBERED and patience(self.margin.device) == 1
+        self.memory = Memory(side, codes, self.margin) if known else None
 
     @property
     def final(self) -> bool:
@@ -157,17 +157,17 @@ class Best:
 
     def _look(self, adv: Tensor, logits: Tensor, useful: Tensor | None = None, number: int = 0) -> Tensor | None:
         """Keep what is better, by the answers (A,K) to images (A,C,H,W); who goes on, None for all."""
-        height = margin(logits, self._standing.y)
-        better = height > self.height + ROUNDING * logits.abs().amax(1)
+        margins = margin(logits, self._standing.y)
+        better = margins > self.margin + ROUNDING * logits.abs().amax(1)
         if useful is not None:
             better = better & useful
         self.adv = adv.where(per_image(better, adv), self.adv)
-        self.height = height.where(better, self.height)
+        self.margin = margins.where(better, self.margin)
         if self.memory is not None:
             self.memory.changed(better, number)
         rows = self._standing.see(adv, logits, useful)
         if rows is not None:
-            self.adv, self.height = self.adv[rows], self.height[rows]
+            self.adv, self.margin = self.adv[rows], self.margin[rows]
             if self.memory is not None:
                 self.memory.select(rows)
         return rows

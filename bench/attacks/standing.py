@@ -43,8 +43,8 @@ class Standing:
         rows: (A,) int64, positions of the standing images in the batch.
         x: (A,C,H,W) those images, unperturbed.
         y: (A,) their classes.
-        near: (A,C,H,W) for each the iterate of the largest margin so far; x before the first.
-        height: (A,) that margin; -inf before the first.
+        nearest: (A,C,H,W) for each the iterate of the largest margin so far; x before the first.
+        margin: (A,) that margin; -inf before the first.
         forwards: (B,) int64, passes of every image of the batch so far.
         backwards: (B,) likewise.
     """
@@ -53,8 +53,8 @@ class Standing:
         """All images of a batch (B,C,H,W) with their classes (B,) stand."""
         self.model = model
         self.rows = torch.arange(len(y), device=y.device)
-        self.x, self.y, self.near = x, y, x
-        self.height = torch.full(y.shape, -torch.inf, dtype=x.dtype, device=x.device)
+        self.x, self.y, self.nearest = x, y, x
+        self.margin = torch.full(y.shape, -torch.inf, dtype=x.dtype, device=x.device)
         self.forwards, self.backwards = torch.zeros_like(y), torch.zeros_like(y)
         self._adv = x.clone()
         self._fallen = torch.zeros_like(y, dtype=torch.bool)
@@ -104,12 +104,12 @@ class Standing:
             (a,) positions among the A of those that still stand, to select the attack's own state by; None where all
             do.
         """
-        height = margin(logits, self.y).where(logits.argmax(1) == self.y, FALLEN)
+        margins = margin(logits, self.y).where(logits.argmax(1) == self.y, FALLEN)
         if within is not None:
-            height = height.where(within, -torch.inf)
-        better = height > self.height
-        self.near = adv.where(per_image(better, adv), self.near)
-        self.height = self.height.maximum(height)
+            margins = margins.where(within, -torch.inf)
+        better = margins > self.margin
+        self.nearest = adv.where(per_image(better, adv), self.nearest)
+        self.margin = self.margin.maximum(margins)
         self._unasked += 1
         return self.settle() if self._unasked >= self._patience else None
 
@@ -117,28 +117,28 @@ class Standing:
     def settle(self) -> Tensor | None:
         """Let the fallen leave now; as `see`."""
         self._unasked = 0
-        fallen = (self.height == FALLEN).nonzero()[:, 0]
+        fallen = (self.margin == FALLEN).nonzero()[:, 0]
         confirm = getattr(self.model, "confirm", None)
         if len(fallen) and confirm is not None:
-            logits = confirm(self.near[fallen])
+            logits = confirm(self.nearest[fallen])
             self.forwards[self.rows[fallen]] += 1
             right = logits.argmax(1) == self.y[fallen]
-            self.height[fallen[right]] = margin(logits, self.y[fallen])[right]
+            self.margin[fallen[right]] = margin(logits, self.y[fallen])[right]
             fallen = fallen[~right]
         if not len(fallen):
             return None
-        self._adv[self.rows[fallen]] = self.near[fallen]
+        self._adv[self.rows[fallen]] = self.nearest[fallen]
         self._fallen[self.rows[fallen]] = True
-        stay = (self.height != FALLEN).nonzero()[:, 0]
+        stay = (self.margin != FALLEN).nonzero()[:, 0]
         self.rows, self.x, self.y = self.rows[stay], self.x[stay], self.y[stay]
-        self.near, self.height = self.near[stay], self.height[stay]
+        self.nearest, self.margin = self.nearest[stay], self.margin[stay]
         return stay
 
     def answer(self, last: Tensor | None = None) -> Attributed:
         """What became of the batch; of those that stand the nearest iterate, or the `last` one (A,C,H,W) if given."""
         stay = self.settle()
         if last is None:
-            last = self.near
+            last = self.nearest
         elif stay is not None:
             last = last[stay]
         self._adv[self.rows] = last
