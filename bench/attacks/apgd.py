@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.attacks.base import Passes
-from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
+from bench.attacks.base import Passes, require_one
 from bench.attacks.standing import Search, Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import dlr, margin, probability_margin, targeted_dlr, targeted_margin
 from bench.norms import Norm, per_image
@@ -58,9 +58,7 @@ class APGD(Search):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of an APGD is {getattr(self, name)}; at least 1 is needed")
+        require_one("an APGD", steps=self.steps, restarts=self.restarts)
         if self.targets < 0:
             raise BadOption(f"targets of an APGD is {self.targets}; 0 for none, or how many")
         if self.loss not in self.losses:

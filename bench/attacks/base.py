@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
+from bench.errors import BadOption
 from bench.norms import Norm
 from bench.randomness import Streams
 
@@ -28,6 +29,17 @@ class Passes(NamedTuple):
 
     forwards: int
     backwards: int
+
+
+def require_one(kind: str, **counts: int) -> None:
+    """Refuse a count of an attack, such as its steps, that is below 1; `kind` is the attack with its article.
+
+    Raises:
+        BadOption: the first that is.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise BadOption(f"{name} of {kind} is {count}; at least 1 is needed")
 
 
 class Attack(Protocol):

@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Passes
+from bench.attacks.base import Passes, require_one
 from bench.attacks.fab_projections import TINY, moves_onto
-from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth, per_image
@@ -56,9 +56,7 @@ class FAB(Search):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of a FAB is {getattr(self, name)}; at least 1 is needed")
+        require_one("a FAB", steps=self.steps, restarts=self.restarts)
         if self.targets < 0:
             raise BadOption(f"targets of a FAB is {self.targets}; 0 for none, or how many")
         if not 0 <= self.alpha_max <= 1:

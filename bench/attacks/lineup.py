@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -25,7 +25,7 @@ class LineUp(Search):
     @property
     def parts(self) -> tuple[Search, ...]:
         """The attacks."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        return tuple(vars(self).values())
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
@@ -50,7 +50,7 @@ class LineUp(Search):
 
     def fitted(self, classes: int) -> Self:
         """Every attack as it is run on K classes."""
-        return replace(self, **{field.name: getattr(self, field.name).fitted(classes) for field in fields(self)})
+        return replace(self, **{name: part.fitted(classes) for name, part in vars(self).items()})
 
     def passes(self, classes: int) -> Passes:
         """The sum over the attacks."""

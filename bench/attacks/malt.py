@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.attacks.apgd import APGD, Loss
 from bench.attacks.base import Passes
-from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth

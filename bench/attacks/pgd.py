@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.ascent import ascend
-from bench.attacks.base import Attack, Attributed, Passes
+from bench.attacks.base import Attack, Attributed, Passes, require_one
 from bench.attacks.standing import Standing
 from bench.errors import BadOption
 from bench.losses import dlr, margin
@@ -75,9 +75,7 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of a PGD is {getattr(self, name)}; at least 1 is needed")
+        require_one("a PGD", steps=self.steps, restarts=self.restarts)
         if not self.stride > 0:
             raise BadOption(f"stride of a PGD is {self.stride}; it is a fraction of eps and must be larger than 0")
         if self.loss not in LOSSES:

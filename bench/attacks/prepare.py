@@ -89,7 +89,7 @@ def search_model(model: nn.Module, probe: Tensor) -> nn.Module:
     with own_randomness(), _full_precision(), torch.enable_grad():
         for folded, relaid in ((True, True), (True, False), (False, True)):
             try:
-                twin = _twin(model, probe, folded, relaid)
+                twin = _twin(model, probe, folded=folded, relaid=relaid)
                 if twin is not None and _agree(_answers(_copy(model), probe), _answers(twin, probe)):
                     return twin
             except Exception:  # whatever fails in a foreign network here, the original does not need it
@@ -122,7 +122,7 @@ def _watched(module: nn.Module) -> bool:
     return any(hooks) or hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
 
 
-def _twin(model: nn.Module, probe: Tensor, folded: bool, relaid: bool) -> nn.Module | None:
+def _twin(model: nn.Module, probe: Tensor, *, folded: bool, relaid: bool) -> nn.Module | None:
     """A copy made faster; None where there is nothing to be gained."""
     twin = _copy(model)
     folds = fold(twin, probe) if folded else 0

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Passes
+from bench.attacks.base import Passes, require_one
 from bench.attacks.square_windows import CHANGES, Block, Changes
 from bench.attacks.standing import Search, Standing, patience
 from bench.errors import BadBudget, BadOption
@@ -52,9 +52,7 @@ class Square(Search):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("queries", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of a Square is {getattr(self, name)}; at least 1 is needed")
+        require_one("a Square", queries=self.queries, restarts=self.restarts)
         if not 0 < self.p_init <= 1:
             raise BadOption(f"p_init of a Square is {self.p_init}; it is a share of the image, above 0 and at most 1")
 

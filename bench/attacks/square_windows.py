@@ -105,8 +105,7 @@ class FlipBlock:
 
     def select(self, rows: Tensor) -> FlipBlock:
         """The queries about some of the images."""
-        drawn = ("low", "high", "step", "columns", "code")
-        return replace(self, **{name: getattr(self, name)[rows] for name in drawn})
+        return FlipBlock(self.low[rows], self.high[rows], self.step[rows], self.columns[rows], self.code[rows])
 
 
 @dataclass(frozen=True)
@@ -201,8 +200,16 @@ class TransferBlock:
 
     def select(self, rows: Tensor) -> TransferBlock:
         """The queries about some of the images."""
-        drawn = ("x", "down", "along", "rows", "columns", "signs", "code")
-        return replace(self, **{name: getattr(self, name)[rows] for name in drawn})
+        return replace(
+            self,
+            x=self.x[rows],
+            down=self.down[rows],
+            along=self.along[rows],
+            rows=self.rows[rows],
+            columns=self.columns[rows],
+            signs=self.signs[rows],
+            code=self.code[rows],
+        )
 
 
 CHANGES: Mapping[str, Changes] = MappingProxyType({"Linf": Flips(), "L2": Transfers()})
