@@ -7,17 +7,18 @@ from torch import Tensor
 
 from bench.errors import BadModel
 from bench.losses import margin
-from bench.soundness.check import Finding, beyond, check, ruling
-from bench.soundness.subject import NotRun, Subject
+from bench.soundness.check import Finding, beyond, check, judgement
+from bench.soundness.measured import NotRun
+from bench.soundness.subject import Subject
 
 RARE, COMMON = 0.001, 0.01
-"""Share of images with a useless gradient from which on a model is warned of, and from which on it fails."""
+"""If more than these shares of the images have a useless gradient, there is a warning, or the check fails."""
 PROBED = 32
-"""Images whose gradient is held against differences."""
+"""Images whose gradient is compared with differences."""
 DIRECTIONS = 16
 """Random directions for each."""
 REACH = 1 / 8
-"""Length of a difference to either side, as a share of eps: half a step of the customary PGD."""
+"""How far each difference reaches to either side, as a share of eps: half a step of the usual PGD."""
 
 
 @check("zero-gradient", COMMON)
@@ -44,9 +45,9 @@ def nan_gradient(subject: Subject) -> Finding:
 
 
 def useless(flawed: Tensor, kind: str) -> Finding:
-    """What a share of useless gradients means."""
+    """Judge how many images have a useless gradient."""
     n, count = len(flawed), int(flawed.sum())
-    verdict = ruling(fail=beyond(count, n, COMMON), warn=beyond(count, n, RARE))
+    verdict = judgement(fail=beyond(count, n, COMMON), warn=beyond(count, n, RARE))
     return Finding(verdict, count / n, n, f"{count} of {n} images have a gradient that is {kind}")
 
 
@@ -60,10 +61,10 @@ def finite_difference(subject: Subject) -> Finding:
 
     Source: Athalye et al. 2018, section 3 (shattered gradients); Pintor et al. 2022.
     """
-    n = min(PROBED, len(subject.chunk.y))
-    y, reach = subject.chunk.y[:n], REACH * subject.radius[:n, None, None, None]
+    n = min(PROBED, len(subject.attacked.y))
+    y, reach = subject.attacked.y[:n], REACH * subject.radius[:n, None, None, None]
     room = reach.clamp(max=0.05)
-    x = subject.near[:n].clamp(room, 1 - room)  # off the border of the box, where a model may clamp its pixels
+    x = subject.random_start[:n].clamp(room, 1 - room)  # off the border of the box, where a model may clamp its pixels
     try:
         grad = subject.slope(x, y, "margin")
     except BadModel as problem:
@@ -80,4 +81,4 @@ def finite_difference(subject: Subject) -> Finding:
         raise NotRun("the gradient is not finite")
     value = float(cosine.median())
     detail = f"median cosine over {n} images; a quarter of them lies below {float(cosine.quantile(0.25)):.2f}"
-    return Finding(ruling(fail=value < 0.5), value, n, detail)
+    return Finding(judgement(fail=value < 0.5), value, n, detail)
