@@ -20,15 +20,15 @@ FAR, TINY = 1e30, 1e-30
 def moves_onto(points: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Tensor:
     """The smallest moves that take points of [0, 1] onto a hyperplane and keep them in [0, 1].
 
-    Such a move follows the norm's steepest direction, and pixels that meet the box stay there: pixel by pixel it is
-    sign * min(length * |steepest|, room). What it gains grows with the length, piecewise linearly and ever more
-    slowly, so that Newton's method from 0 climbs to the right length and never beyond. That takes a tenth of the time
-    of sorting the pixels by when they meet the box.
+    Such a move follows the norm's steepest direction, and a pixel that reaches the end of its range stays there: pixel
+    by pixel the move is sign * min(length * |steepest|, room). Only the length is to be found. The scalar product grows
+    with it, in straight pieces that become flatter and flatter, so that Newton's method from 0 comes ever nearer to the
+    right length and never passes it. That takes a tenth of the time of sorting the pixels by where they stop.
 
     Args:
         points: (P,B,...) P points for each hyperplane.
         normal: (B,...) normal vectors.
-        gap: (P,B) what the scalar product of normal and move shall be.
+        gap: (P,B) what the scalar product of normal and move is to be.
         norm: geometry in which a move is small.
 
     Returns:

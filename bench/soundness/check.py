@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 def judgement(*, fail: bool = False, warn: bool = False) -> Judgement:
-    """ "fail" if that is true, else "warn" if that is, else "pass"."""
+    """The graver one of what is true; "pass" if neither is."""
     return "fail" if fail else "warn" if warn else "pass"
 
 
