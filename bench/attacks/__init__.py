@@ -9,7 +9,7 @@ One attack, or one family, in each of these files:
     autoattack      the standard line-up of four of these
     reference       the same line-up by its reference implementation
     quick           a short line-up for a first figure
-    external        attacks of torchattacks and Foolbox
+    external        attacks of torchattacks and Foolbox (external_names: their names and arguments, read from text)
 
 What they share:
     base            what an attack is

@@ -2,12 +2,11 @@
 
 They are treated like our own: they get images that are classified correctly, and the evaluator checks the budget of
 what comes back and classifies it again. A library's own defaults hold where no argument is given; its step sizes may be
-absolute. Nothing that is written in the brackets is ever executed.
+absolute.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import random
 import re
@@ -16,7 +15,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -237,55 +235,6 @@ class Foolbox(External):
         _, (clipped,), _ = self._made(distance=distance)(seen, x, y, epsilons=[eps])
         adv: Tensor = clipped
         return adv
-
-
-LIBRARIES: Mapping[str, type[External]] = MappingProxyType({kind.library: kind for kind in (TorchAttacks, Foolbox)})
-
-
-def parse(text: str) -> External:
-    """The attack that a text asks for, `library:Name` or `library:Name(argument=literal, ...)`; imports nothing.
-
-    Raises:
-        UnknownName: no such library.
-        BadOption: the brackets hold something else than literals by name.
-    """
-    library, _, call = text.partition(":")
-    if library not in LIBRARIES:
-        raise UnknownName.among("library of attacks", library, LIBRARIES)
-    try:
-        node = ast.parse(call.strip(), mode="eval").body
-        if isinstance(node, ast.Name):
-            return LIBRARIES[library](node.id)
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-            raise ValueError
-        arguments = {str(keyword.arg): literal(keyword.value) for keyword in node.keywords if keyword.arg}
-        if len(arguments) < len(node.keywords):
-            raise ValueError
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        raise BadOption(
-            f"attack {text!r} cannot be read; write {library}:Name or {library}:Name(argument=value, ...) with "
-            "numbers, strings, True, False, None or tuples of them as values"
-        ) from None
-    return LIBRARIES[library](node.func.id, tuple(sorted(arguments.items())))
-
-
-def literal(node: ast.expr) -> Value:
-    """A number, a string, a truth value, None, a quotient of numbers such as 2/255, or a tuple or list of these.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        above, below = literal(node.left), literal(node.right)
-        if isinstance(above, int | float) and isinstance(below, int | float):
-            return above / below
-        raise ValueError
-    if isinstance(node, ast.Tuple | ast.List):
-        return tuple(literal(item) for item in node.elts)
-    value = ast.literal_eval(node)
-    if value is not None and not isinstance(value, int | float | str):
-        raise ValueError
-    return value
 
 
 class Plain(nn.Module):

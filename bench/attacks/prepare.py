@@ -72,7 +72,7 @@ def own_randomness() -> Iterator[None]:
 
 
 def search_model(model: nn.Module, probe: Tensor) -> nn.Module:
-    """The same network made faster, for attacks to search with; the judge asks the original.
+    """The same network made faster, for attacks to search with; the evaluator asks the original.
 
     It is a frozen copy in eval mode, with BatchNorm folded and, on the CPU, in channels_last. On the probe its logits
     and gradients must be those of the original up to rounding. If they are not, less is changed. If nothing can be

@@ -117,9 +117,9 @@ class Order(NamedTuple):
         name, at, budget = text.partition("@")
         known = ATTACKS.names()
         if ":" in name:
-            from bench.attacks import external  # here, because it imports torch
+            from bench.attacks import external_names  # here, because it imports torch
 
-            name = str(external.parse(name))
+            name = str(external_names.parse(name))
         elif name not in known and name != CLEAN.name:
             raise UnknownName.among("attack", name, [*known, CLEAN.name], ATTACKS.see)
         if not at:
@@ -205,9 +205,9 @@ def attack_called(name: str, norm: str) -> Attack:
     """A registered attack, or `library:Name` of another library, which must be able to work in that norm."""
     if ":" not in name:
         return ATTACKS.get(name)
-    from bench.attacks import external
+    from bench.attacks import external_names
 
-    return external.parse(name).held_to(norm)
+    return external_names.parse(name).held_to(norm)
 
 
 def for_random_model(trials: Sequence[Trial], *, eot: int, votes: int, batch_size: int) -> tuple[Trial, ...]:
