@@ -58,8 +58,8 @@ def input_domain(subject: Subject) -> Finding:
     """Is the model made for pixels in [0, 1], with any normalisation inside?
 
     The value is the share of its errors that vanish on pixels of another range: standardised per channel, [-1, 1] or
-    [0, 255]. If more than the threshold do, beyond chance, its normalisation is meant to come from outside, and it
-    fails: attacks then search the wrong domain.
+    [0, 255]. It fails if that is more than the threshold, and more than chance would give: the normalisation is then
+    meant to come from outside, and attacks search the wrong range.
 
     Source: Carlini et al. 2019, "On evaluating adversarial robustness", section 4.
     """
@@ -86,8 +86,8 @@ def input_domain(subject: Subject) -> Finding:
 def clean_accuracy(subject: Subject) -> Finding:
     """Is it as accurate without attack as its own record says?
 
-    The value is the recorded accuracy less that found; a gap fails if it exceeds the threshold by more than three
-    standard errors of the two proportions.
+    The value is the recorded accuracy minus the one found. It fails if it exceeds the threshold by more than three
+    standard errors of the two accuracies.
 
     Source: RobustBench issue 105; users' reports of wrong preprocessing or weights.
     """
@@ -119,8 +119,8 @@ def smoothed(share: float, n: int) -> float:
 def determinism(subject: Subject) -> Finding:
     """Does it give the same answer to the same images five times?
 
-    The value is the largest difference, relative to the largest logit. A random model must be attacked in expectation
-    and judged by vote: without that it fails, with it there is a warning.
+    The value is the largest difference, relative to the largest logit. A model whose answers differ fails, unless it
+    was attacked in expectation and judged by vote; then there is a warning.
 
     Source: AutoAttack's flag for randomised defences (checks.py); Athalye et al. 2018, section 4.2.
     """
@@ -137,8 +137,8 @@ def determinism(subject: Subject) -> Finding:
 def batch_invariance(subject: Subject) -> Finding:
     """Is the answer to an image the same alone as among others?
 
-    The value is the largest difference of logits, relative to the largest logit; above the threshold it warns, above
-    one in a hundred, or where predictions flip, it fails.
+    The value is the largest difference of logits, relative to the largest logit. Above the threshold it warns; above
+    one in a hundred, or if predictions flip besides, it fails.
 
     Source: RobustBench issue 7; BatchNorm by the statistics of the batch is the usual reason.
     """
@@ -172,8 +172,8 @@ def logits(subject: Subject) -> Finding:
 def precision(subject: Subject) -> Finding:
     """Are predictions the same in float64, for clean and for adversarial images?
 
-    The value is the share that differs; more than the threshold, beyond chance, warns. What differs in bfloat16 is
-    only told.
+    The value is the share of predictions that differ. It warns if that is more than the threshold, and more than chance
+    would give. How many differ in bfloat16 is only reported.
 
     Source: Carlini et al. 2019, section 5.
     """

@@ -52,7 +52,7 @@ def budget(subject: Subject) -> Finding:
     """Did every attack stay within its ball and the box?
 
     The value counts attacks that did not. Every image that an attack returns is verified before it is judged; this
-    check says of how many that holds.
+    check reports how that went.
 
     Source: AttackBench (Cinà et al. 2025); torchattacks and foolbox users' reports.
     """
@@ -70,8 +70,8 @@ def budget(subject: Subject) -> Finding:
 def attack_moves(subject: Subject) -> Finding:
     """Did every attack move its images at all?
 
-    The value counts attacks that returned what they were given. One under which a prediction changed, or any softmax
-    by more than rounding, has moved its images; any other is run once more on a few.
+    The value counts attacks that returned what they were given. An attack has moved its images if a prediction changed,
+    or any softmax by more than rounding. If neither happened, it is run once more on a few images to see.
 
     Source: Pintor et al. 2022 (silent failures of attacks).
     """
@@ -95,8 +95,8 @@ def attack_moves(subject: Subject) -> Finding:
 def attack_strength(subject: Subject) -> Finding:
     """Did every attack break no fewer images than random noise, or than FGSM?
 
-    The value is the largest share of images that noise or FGSM gains over an attack. Weaker than noise fails, weaker
-    than one step of FGSM warns.
+    The value is the largest share of images that noise or FGSM gains over an attack. It fails if an attack is weaker
+    than noise, and warns if one is weaker than FGSM.
 
     Source: Carlini et al. 2019, section 5.
     """
@@ -121,8 +121,8 @@ def attack_strength(subject: Subject) -> Finding:
 def silent_success(subject: Subject) -> Finding:
     """Does every attack return a misclassified image where it has seen one within its budget?
 
-    The value counts images of which it did not, and warns at one: the attack's figures are too high. Every attack that
-    is cheap enough is run once more on a few images, one at a time, and all that it shows to the model is watched.
+    The value counts images for which it did not. A single one warns: the accuracy under that attack is too high. Every
+    attack that is cheap enough is run once more on a few images, one by one, and all that it shows the model is noted.
 
     Source: Pintor et al. 2022, indicator 3.
     """

@@ -25,8 +25,8 @@ REACH = 1 / 8
 def zero_gradient(subject: Subject) -> Finding:
     """Does every image have a gradient that is not zero everywhere?
 
-    The value is the share of images where it is zero, of the cross-entropy or of the DLR, at the image or at a random
-    start; it fails beyond 1 % and warns beyond 0.1 %.
+    The value is the share of images where that of the cross-entropy or of the DLR is zero, at the image or at a random
+    start. It fails above 1 % and warns above 0.1 %, each if that is more than chance would give.
 
     Source: AutoAttack's flag (checks.py), which looks at the DLR alone; Pintor et al. 2022, indicator 1.
     """
@@ -37,7 +37,7 @@ def zero_gradient(subject: Subject) -> Finding:
 def nan_gradient(subject: Subject) -> Finding:
     """Does every image have a gradient of finite numbers?
 
-    Measured and judged as zero gradients are.
+    It is measured and judged like zero gradients.
 
     Source: Athalye et al. 2018, section 3 (numerical instability); Pintor et al. 2022.
     """
@@ -55,9 +55,10 @@ def useless(flawed: Tensor, kind: str) -> Finding:
 def finite_difference(subject: Subject) -> Finding:
     """Does the gradient foretell how the margin changes along random directions?
 
-    The value is the median over images, each moved to a random start, of the cosine between the slopes that autograd
-    says and the differences that are seen, on 16 random directions of an eighth of eps to either side. Below the
-    threshold the graph is interrupted or the gradient is shattered, and it fails.
+    Each image is moved to a random start. From there the margin is measured an eighth of eps to either side along 16
+    random directions, and the differences are compared with those that the gradient foretells, by the cosine between
+    the two. The value is the median cosine over the images. It fails below the threshold: the graph is interrupted, or
+    the gradient is shattered.
 
     Source: Athalye et al. 2018, section 3 (shattered gradients); Pintor et al. 2022.
     """

@@ -40,8 +40,8 @@ ALLOWED = 0.05
 def cost(subject: Subject) -> Finding:
     """What did the checks cost?
 
-    The value is their passes, forward and backward, as a share of what the standard attack takes on those of all
-    images that are classified correctly, if three of four survive. Only reported.
+    The value is their passes, forward and backward, as a share of what the standard attack would take on all images
+    that are classified correctly if three of four survived it. It is only reported.
 
     Source: evaluation cost model, counted on the reference implementation.
     """

@@ -69,8 +69,8 @@ def pgd_vs_apgd(subject: Subject) -> Finding:
 def steps_doubled(subject: Subject) -> Finding:
     """Does PGD break hardly more with 40 steps than with 20?
 
-    The value is the share of images that only the second half breaks; more than the threshold, beyond chance, warns:
-    PGD has not converged, and longer attacks are needed.
+    The value is the share of images that only the second half of the steps breaks. It warns if that is more than the
+    threshold, and more than chance would give: PGD has not converged, and longer attacks are needed.
 
     Source: Carlini et al. 2019, section 5.
     """
@@ -84,8 +84,9 @@ def steps_doubled(subject: Subject) -> Finding:
 def incomplete_optimisation(subject: Subject) -> Finding:
     """Has the loss of PGD stopped rising after 40 steps?
 
-    The value is the share of images whose best loss so far, scaled to [0, 1] over the walk, still gains more than 0.05
-    in the last 10 steps; more than the threshold, beyond chance, warns.
+    The best loss so far of each image is scaled to go from 0 to 1 over the walk. The value is the share of images for
+    which it rises by more than 0.05 in the last 10 steps. It warns if that is more than the threshold, and more than
+    chance would give.
 
     Source: Pintor et al. 2022, indicator 5.
     """
@@ -101,7 +102,8 @@ def incomplete_optimisation(subject: Subject) -> Finding:
 def restarts(subject: Subject) -> Finding:
     """Does PGD break hardly more from five starts than from one?
 
-    The value is the share of images that only further starts break; more than the threshold, beyond chance, warns.
+    The value is the share of images that only the further starts break. It warns if that is more than the threshold,
+    and more than chance would give.
 
     Source: Carlini et al. 2019, section 5.
     """
@@ -115,9 +117,9 @@ def restarts(subject: Subject) -> Finding:
 def black_box(subject: Subject) -> Finding:
     """Does an attack without gradients break hardly any image that those with gradients leave?
 
-    The value is the share of images that only Square breaks: after the other attacks of its line-up where such a run
-    was made, else after PGD and two APGD. More than the threshold, beyond chance, warns; more than 5 % fails: the
-    gradient is masked.
+    The value is the share of images that Square breaks and the other attacks of its line-up do not; if no such line-up
+    was run, the others are PGD and two APGD. It warns above the threshold and fails above 5 %, each if that is more
+    than chance would give: the gradient is masked.
 
     Source: AutoAttack's flag (checks.py); Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 5.
     """
@@ -147,8 +149,8 @@ def masked(only: int, n: int, others: str) -> Finding:
 def unbounded(subject: Subject) -> Finding:
     """Does PGD break every image when it may change it at will?
 
-    The value is the accuracy that is left within the whole box of pixels. Any is a warning; as much as guessing gives
-    fails: the attack cannot see where to go.
+    The value is the accuracy that is left when every pixel may take any value. It warns if any is left, and fails if
+    it is as much as guessing would give: the attack cannot see where to go.
 
     Source: Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 5.
     """
@@ -167,7 +169,8 @@ def diagonal(subject: Subject) -> Fraction:
 def eps_monotone(subject: Subject) -> Finding:
     """Does PGD break no fewer images the larger the radius is?
 
-    Five radii from eps/4 to 4 eps are tried; the value is the largest gain of a smaller radius over the next.
+    Five radii from eps/4 to 4 eps are tried. The value is the largest share of images that a radius gains over the next
+    larger one.
 
     Source: Athalye et al. 2018, section 3.1; Carlini et al. 2019, section 5.
     """
@@ -195,8 +198,8 @@ def random_noise(subject: Subject) -> Finding:
 def loss_choice(subject: Subject) -> Finding:
     """Do APGD on the cross-entropy and APGD on the DLR break about as many images?
 
-    The value is the difference in accuracy; more than the threshold, beyond chance, warns: figures of an attack that
-    uses one loss alone are too high.
+    The value is the difference in accuracy. It warns if that is more than the threshold, and more than chance would
+    give: the accuracy under an attack that uses one loss alone is then too high.
 
     Source: Croce and Hein 2020, section 4.
     """
@@ -212,8 +215,9 @@ def loss_choice(subject: Subject) -> Finding:
 def logit_scale(subject: Subject) -> Finding:
     """Does PGD break hardly more when the logits are divided so that the mean margin is 1?
 
-    The value is the share of images that it gains. More than the threshold, beyond chance, warns; more than 5 %, if
-    those gained also outweigh those lost, fails: the cross-entropy vanishes, and attacks that follow it see nothing.
+    The value is the share of images that this gains. It warns if that is more than the threshold, and more than chance
+    would give; it fails above 5 % if those gained also outweigh those lost: the cross-entropy then vanishes, and
+    attacks that follow it see nothing.
 
     Source: Carlini and Wagner 2017, section IV; Croce and Hein 2020, section 4.
     """
@@ -232,7 +236,8 @@ def logit_scale(subject: Subject) -> Finding:
 def re_prediction(subject: Subject) -> Finding:
     """Are adversarial images classified the same in batches of another size?
 
-    The value is the share of predictions that flip; more than the threshold, beyond chance, warns.
+    The value is the share of predictions that flip. It warns if that is more than the threshold, and more than chance
+    would give.
 
     Source: RobustBench issue 7.
     """
