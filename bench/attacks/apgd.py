@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.attacks.base import Passes
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
+from bench.attacks.base import Passes, require_one
 from bench.attacks.standing import Search, Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import dlr, margin, probability_margin, targeted_dlr, targeted_margin
 from bench.norms import Norm, per_image
 from bench.randomness import Streams
 
 Loss = Literal["cross_entropy", "dlr", "margin", "probability_margin"]
-Aim = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Logits (A,K), true classes (A,) and the classes to walk to (A,), to what is climbed (A,)."""
+AimedObjective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits (A,K), true classes (A,) and the wrong classes to walk to (A,) to the value that is climbed (A,)."""
 
-UNTARGETED: Mapping[str, Aim] = MappingProxyType(
+UNTARGETED: Mapping[str, AimedObjective] = MappingProxyType(
     {
         "cross_entropy": lambda logits, y, goal: F.cross_entropy(logits, y, reduction="none"),
         "dlr": lambda logits, y, goal: dlr(logits, y),
@@ -31,7 +31,7 @@ UNTARGETED: Mapping[str, Aim] = MappingProxyType(
         "probability_margin": lambda logits, y, goal: probability_margin(logits, y),
     }
 )
-TARGETED: Mapping[str, Aim] = MappingProxyType({"dlr": targeted_dlr, "margin": targeted_margin})
+TARGETED: Mapping[str, AimedObjective] = MappingProxyType({"dlr": targeted_dlr, "margin": targeted_margin})
 DLR_CLASSES = 4
 """Classes that the targeted DLR needs; the standard's attacks take the margin where there are fewer."""
 MOMENTUM = 0.25
@@ -50,17 +50,15 @@ class APGD(Search):
 
     loss: Loss = "cross_entropy"
     targets: int = 0
-    """Wrong classes to walk to, one after the other, likeliest first; 0 to walk away from the right one."""
+    """How many wrong classes it walks to, one after the other, likeliest first; 0 to walk away from the right one."""
     steps: int = 100
     restarts: int = 1
     rho: float = 0.75
-    """Share of the steps between two checkpoints that must have raised the loss, or the step is halved."""
+    """Between two checkpoints this share of the steps must raise the loss, or the step is halved."""
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of an APGD is {getattr(self, name)}; at least 1 is needed")
+        require_one("an APGD", steps=self.steps, restarts=self.restarts)
         if self.targets < 0:
             raise BadOption(f"targets of an APGD is {self.targets}; 0 for none, or how many")
         if self.loss not in self.losses:
@@ -68,12 +66,12 @@ class APGD(Search):
             raise BadOption(f"loss of an APGD {aim} is {self.loss!r}; choose one of {', '.join(self.losses)}")
 
     @property
-    def losses(self) -> Mapping[str, Aim]:
-        """What can be climbed."""
+    def losses(self) -> Mapping[str, AimedObjective]:
+        """The losses that it can climb, by name."""
         return TARGETED if self.targets else UNTARGETED
 
     def fitted(self, classes: int) -> Self:
-        """With the margin for the DLR where there are too few classes, and no more targets than wrong classes."""
+        """With the margin if there are too few classes for the DLR, and no more targets than wrong classes."""
         loss: Loss = "margin" if self.loss == "dlr" and classes < DLR_CLASSES else self.loss
         return replace(self, loss=loss, targets=min(self.targets, classes - 1))
 
@@ -94,28 +92,28 @@ class APGD(Search):
                     self.walk(standing, goals[standing.rows, rank], eps, norm, drawn)
 
     def goals(self, standing: Standing, norm: Norm) -> Tensor:
-        """(B,T) the class that each walk of an image of the batch goes to; one of no meaning without targets."""
+        """(B,T) for each image of the batch the wrong class of each of its walks; 0 where it has no targets."""
         if not self.targets:
             return torch.zeros_like(standing.forwards)[:, None]
         return ranked_targets(standing, self.targets)
 
     def walk(self, standing: Standing, goal: Tensor, eps: float, norm: Norm, drawn: Streams) -> None:
-        """Climb from a random start at distance eps until all have fallen or the steps are spent.
+        """Climb from a random start at distance eps until all images have fallen or the steps are spent.
 
         Args:
             standing: the images.
-            goal: (A,) class that each walks to, where there are targets.
+            goal: (A,) the wrong class that each image walks to, if there are targets.
             eps: radius of the ball.
             norm: its geometry.
-            drawn: randomness of those that stand.
+            drawn: randomness of the images that stand.
         """
-        aim, ends = self.losses[self.loss], windows(self.steps)
-        radius = torch.full_like(standing.height, eps)
+        objective, ends = self.losses[self.loss], windows(self.steps)
+        radius = torch.full_like(standing.margin, eps)
         start = norm.noise(drawn, standing.x, radius)
         start = start * per_image(radius / norm.size(start).clamp(min=1e-12), start)
 
         def looked(w: _Walk) -> _Walk:
-            logits, loss, grad = standing.slope(w.adv, lambda logits, y: aim(logits, y, w.goal))
+            logits, loss, grad = standing.slope(w.adv, lambda logits, y: objective(logits, y, w.goal))
             rows = standing.see(w.adv, logits)
             return w._replace(loss=loss, grad=grad).select(rows)
 
@@ -135,7 +133,7 @@ class APGD(Search):
 
 
 def windows(steps: int) -> dict[int, int]:
-    """After how many steps the step length is reconsidered, and how many steps that is after the last time.
+    """The checkpoints: after how many steps the step length is reconsidered, and how many steps after the last time.
 
     Source: Croce and Hein 2020, section 3.1: windows of 22 % of the steps, each 3 % shorter than the one before and
     none below 6 %: 22, 41, 57, 70, 80, 87, 93 and 99 of 100.
@@ -151,7 +149,7 @@ def windows(steps: int) -> dict[int, int]:
 
 
 class _Walk(NamedTuple):
-    """The state of a walk, row by row."""
+    """The state of a walk, a row for each image that stands."""
 
     adv: Tensor
     """Where each image is, with the loss and its gradient there."""
@@ -190,7 +188,7 @@ class _Walk(NamedTuple):
         return self if rows is None else _Walk(*(part[rows] for part in self))
 
     def bettered(self) -> _Walk:
-        """With the best point so far."""
+        """With the best point brought up to date."""
         better = self.loss > self.best_loss
         return self._replace(
             best=self.adv.where(per_image(better, self.adv), self.best),
@@ -203,7 +201,10 @@ class _Walk(NamedTuple):
         return self._replace(rises=self.rises + (self.loss > self.previous), previous=self.loss)
 
     def checked(self, enough: float) -> _Walk:
-        """After a checkpoint: too few rises, or no better point since a checkpoint that kept the step, halve it."""
+        """After a checkpoint.
+
+        The step is halved after too few rises, or if no better point was found since a checkpoint that kept the step.
+        """
         stuck = ~self.halved & (self.checked_loss >= self.best_loss)
         halved = (self.rises <= enough) | stuck
         back = per_image(halved, self.adv)

@@ -11,9 +11,10 @@ from bench.norms import LINF, Norm, per_image
 
 
 def gradient(value: Tensor, adv: Tensor, *, again: bool = False) -> Tensor:
-    """Gradient at the pixels (B,...) of values per image (B,); `again` keeps the graph for another one.
+    """(B,...) the gradient of each image's value (B,) at its own pixels; `again` keeps the graph for a further call.
 
-    It is that of their sum: in eval mode images do not influence each other, so that each gets its own.
+    The gradient of the sum of the values is taken. In eval mode the images do not influence each other, so that each
+    gets its own.
     """
     (grad,) = torch.autograd.grad(value, adv, torch.ones_like(value), retain_graph=again)
     return grad
@@ -33,14 +34,14 @@ def ascend(
     """Climb `gain` inside the ball around each image.
 
     Args:
-        gain: images (B,...) to a value per image (B,).
+        gain: what is climbed, from images (B,...) to a value per image (B,).
         x: images in [0, 1].
         eps: (B,) radius of each image's ball.
         step: (B,) length of each image's step.
         steps: number of steps.
         start: perturbation to start from, shaped as `x`; it is projected first.
         norm: geometry of the ball and of the steepest step.
-        leave: hears every iterate after `gain` has seen it, and answers which rows go on; None for all.
+        leave: is called with every iterate after `gain`; it answers which rows go on, None for all.
 
     Returns:
         The last iterate of those that have not left: images in [0, 1], each within eps of x. Detached.

@@ -6,17 +6,18 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
+from bench.errors import BadOption
 from bench.norms import Norm
 from bench.randomness import Streams
 
 
 class Attributed(NamedTuple):
-    """The answer of an attack that knows of every image what became of it and what that took."""
+    """The answer of an attack that can say which images it broke, and how many passes that took."""
 
     adv: Tensor
     """(B,C,H,W) adversarial images."""
     by: Tensor
-    """(B,) int64, position in the line-up of the attack that found the image; -1 where none claims to have."""
+    """(B,) int64, which attack broke the image, by its position in the line-up; -1 where none says it did."""
     forwards: Tensor | None = None
     """(B,) int64, passes of each image through the model; None where the attack cannot tell."""
     backwards: Tensor | None = None
@@ -30,24 +31,35 @@ class Passes(NamedTuple):
     backwards: int
 
 
+def require_one(kind: str, **counts: int) -> None:
+    """Refuse a count of an attack, such as its steps, that is below 1; `kind` is the attack with its article.
+
+    Raises:
+        BadOption: the first that is.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise BadOption(f"{name} of {kind} is {count}; at least 1 is needed")
+
+
 class Attack(Protocol):
     """A frozen dataclass; its fields are what can be chosen about it and are hashed with `version`.
 
-    The model it is given is in eval mode and its parameters are frozen; every image that comes is classified
-    correctly. It answers as the model of the threat sees it: whether an image is broken is decided elsewhere.
-    Inherit from this class for the defaults below.
+    The model it is given is in eval mode, with frozen parameters, and classifies every image correctly. Whether an
+    adversarial image counts as broken is not decided here, but by the evaluator. Inherit from this class for the
+    defaults below.
     """
 
     version: ClassVar[int] = 1
     """Raised whenever a change of the code changes results."""
     lineup: ClassVar[tuple[str, ...]] = ()
-    """Names of the attacks that it is made of; empty for an attack that is one."""
+    """Names of the attacks that it consists of; empty for a single attack."""
     batch_dependent: ClassVar[bool] = False
-    """Whether an image's result depends on which others are in its batch; the batch size is hashed then."""
+    """Whether an image's result depends on the others in its batch. The batch size is hashed if it does."""
     min_classes: ClassVar[int] = 2
-    """Classes that it needs at least."""
+    """It needs at least so many classes."""
     uses: ClassVar[tuple[str, ...]] = ()
-    """Distributions whose version changes results; their versions are hashed."""
+    """Names of installed packages whose version changes results; those versions are hashed."""
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
@@ -63,7 +75,7 @@ class Attack(Protocol):
             streams: randomness of each image; fork it by a name of your own before drawing. No other randomness.
 
         Returns:
-            (B,C,H,W) detached images in [0, 1] within `eps` of `x`, for line-ups with who found them.
+            (B,C,H,W) detached images in [0, 1] within `eps` of `x`; a line-up also says which attack broke each.
         """
         ...
 
@@ -72,5 +84,5 @@ class Attack(Protocol):
         return self
 
     def passes(self, classes: int) -> Passes:
-        """What an image costs that is not broken, as a forecast; zeros where it cannot be said."""
+        """A forecast of the passes that an image takes if it is not broken; zeros where that cannot be said."""
         return Passes(0, 0)

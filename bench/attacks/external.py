@@ -1,13 +1,12 @@
 """Attacks of other libraries by name, as an optional extra: `torchattacks:PGD(steps=50)`, `foolbox:LinfDeepFoolAttack`.
 
-They obey the contract of our own: images that are right come in, what comes back is held against the budget and
-classified again by the judge. A library's own defaults hold where no argument is given; its step sizes may be absolute.
-Nothing that is written in the brackets is ever executed.
+They are treated like our own: they get images that are classified correctly, and the evaluator checks the budget of
+what comes back and classifies it again. A library's own defaults hold where no argument is given; its step sizes may be
+absolute.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import random
 import re
@@ -16,7 +15,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,25 +37,25 @@ Value = int | float | str | bool | None | tuple["Value", ...]
 class External(Attack):
     """An attack of another library.
 
-    The image that comes back is the library's, but for rounding: what lies up to 1e-6 outside the ball or the box is
-    projected back, in float64; anything further outside is left for the judge to refuse. Its randomness is seeded by
-    the trial's seed, and drawn per batch, so that a result depends on the batch.
+    What the library returns is taken as it is, but for rounding: what lies up to 1e-6 outside the ball or the box is
+    projected back, in float64. Anything further outside is left for the evaluator to refuse. The trial's seed seeds its
+    randomness, which is drawn per batch, so that a result depends on the batch.
 
     Attributes:
         attack: name of the class in its library.
-        arguments: what it is made with beside model, radius, norm and seed, sorted by name.
+        arguments: what its constructor is given beside model, radius, norm and seed, sorted by name.
     """
 
     batch_dependent: ClassVar[bool] = True
     library: ClassVar[str]
     given: ClassVar[frozenset[str]]
-    """Arguments that the benchmark gives; nobody else may."""
+    """Arguments that the benchmark itself gives, and the user must not."""
 
     attack: str
     arguments: tuple[tuple[str, Value], ...] = ()
 
     def __str__(self) -> str:
-        """As it is asked for and shown."""
+        """As the user writes it, and as boards show it."""
         brackets = ",".join(f"{name}={value!r}".replace(" ", "") for name, value in self.arguments)
         return f"{self.library}:{self.attack}" + (f"({brackets})" if brackets else "")
 
@@ -71,7 +69,7 @@ class External(Attack):
 
     @abstractmethod
     def found(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, seed: int) -> Tensor:
-        """What the library makes of the images."""
+        """The adversarial images that the library returns."""
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams) -> Tensor:
         """Adversarial images.
@@ -90,14 +88,14 @@ class External(Attack):
                 raise
             except Exception as problem:  # whatever the library raises
                 if "does not require grad" in str(problem):
-                    raise  # the judge knows what to say
+                    raise  # the evaluator says it better
                 raise BadOption(
                     f"{self} failed with {type(problem).__name__}: {problem}; change its arguments or leave it out"
                 ) from problem
         return adv if not isinstance(adv, Tensor) or adv.shape != x.shape else without_rounding(adv, x, eps, norm)
 
     def held_to(self, norm: str) -> Self:
-        """The attack, if its library has it, it takes the arguments, and it can be held to the norm.
+        """The attack itself, once it is sure that it exists, takes these arguments and can work in this norm.
 
         Raises:
             BadOption: the library is not installed, or arguments that the attack does not take, or lacks.
@@ -138,7 +136,7 @@ class External(Attack):
         return replace(self, arguments=tuple(sorted((*self.arguments, ("n_classes", classes)))))
 
     def passes(self, classes: int) -> Passes:
-        """As many as it takes steps, where it says so."""
+        """One of each per step, if it has an argument called steps."""
         steps = self._parameters().get("steps")
         count = dict(self.arguments).get("steps", steps and steps.default)
         return Passes(count, count) if isinstance(count, int) else Passes(0, 0)
@@ -160,8 +158,8 @@ class External(Attack):
 class TorchAttacks(External):
     """An attack of torchattacks; `eps` and `norm` go to its constructor.
 
-    One that takes no eps, such as DeepFool, looks for the nearest error wherever it is: what lies outside the ball then
-    counts as not found, and the image comes back clean.
+    One that takes no eps, such as DeepFool, looks for the nearest error however far away. An error outside the ball
+    counts as not found, and the unperturbed image comes back.
 
     Source: Kim 2020, "Torchattacks: a PyTorch repository for adversarial attacks".
     """
@@ -171,13 +169,13 @@ class TorchAttacks(External):
     given: ClassVar[frozenset[str]] = frozenset({"model", "eps", "norm", "seed"})
 
     def kinds(self) -> Mapping[str, Callable[..., Any]]:
-        """All but the wrappers around other attacks."""
+        """All of them but the wrappers around other attacks."""
         import torchattacks
 
         return {name: getattr(torchattacks, name) for name in set(torchattacks.__all__) - set(torchattacks.__wrapper__)}
 
     def norms(self) -> tuple[str, ...] | None:
-        """As the attack's documentation says, the only place where it is written."""
+        """Read from the attack's docstring, the only place where they are written."""
         stated = re.search(r"Distance Measure *: *([\w, ]+)", self.kinds()[self.attack].__doc__ or "")
         return tuple(re.split(r"\W+", stated[1].strip())) if stated else None
 
@@ -192,7 +190,7 @@ class TorchAttacks(External):
 
 @dataclass(frozen=True)
 class Foolbox(External):
-    """An attack of Foolbox; `eps` is given to the call, which clips what a minimisation attack finds to the ball.
+    """An attack of Foolbox; `eps` goes to the call, which clips to the ball what an attack without a radius finds.
 
     Source: Rauber et al. 2020, "Foolbox Native: fast adversarial attacks to benchmark the robustness of machine
     learning models in PyTorch, TensorFlow, and JAX".
@@ -203,7 +201,7 @@ class Foolbox(External):
     given: ClassVar[frozenset[str]] = frozenset({"distance"})
 
     def kinds(self) -> Mapping[str, Callable[..., Any]]:
-        """All that can be made."""
+        """All that are not abstract."""
         from foolbox import attacks
 
         named = vars(attacks).items()
@@ -214,7 +212,7 @@ class Foolbox(External):
         }
 
     def norms(self) -> tuple[str, ...] | None:
-        """The norm that the attack measures by; it is asked for where it can be chosen."""
+        """The norm in which the attack measures distances; both where that can be chosen."""
         if "distance" in self._parameters():
             return ("Linf", "L2")
         try:
@@ -239,57 +237,8 @@ class Foolbox(External):
         return adv
 
 
-LIBRARIES: Mapping[str, type[External]] = MappingProxyType({kind.library: kind for kind in (TorchAttacks, Foolbox)})
-
-
-def parse(text: str) -> External:
-    """The attack that a text asks for, `library:Name` or `library:Name(argument=literal, ...)`; imports nothing.
-
-    Raises:
-        UnknownName: no such library.
-        BadOption: the brackets hold something else than literals by name.
-    """
-    library, _, call = text.partition(":")
-    if library not in LIBRARIES:
-        raise UnknownName.among("library of attacks", library, LIBRARIES)
-    try:
-        node = ast.parse(call.strip(), mode="eval").body
-        if isinstance(node, ast.Name):
-            return LIBRARIES[library](node.id)
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-            raise ValueError
-        arguments = {str(keyword.arg): literal(keyword.value) for keyword in node.keywords if keyword.arg}
-        if len(arguments) < len(node.keywords):
-            raise ValueError
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        raise BadOption(
-            f"attack {text!r} cannot be read; write {library}:Name or {library}:Name(argument=value, ...) with "
-            "numbers, strings, True, False, None or tuples of them as values"
-        ) from None
-    return LIBRARIES[library](node.func.id, tuple(sorted(arguments.items())))
-
-
-def literal(node: ast.expr) -> Value:
-    """A number, a string, a truth value, None, a quotient of numbers such as 2/255, or a tuple or list of these.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        above, below = literal(node.left), literal(node.right)
-        if isinstance(above, int | float) and isinstance(below, int | float):
-            return above / below
-        raise ValueError
-    if isinstance(node, ast.Tuple | ast.List):
-        return tuple(literal(item) for item in node.elts)
-    value = ast.literal_eval(node)
-    if value is not None and not isinstance(value, int | float | str):
-        raise ValueError
-    return value
-
-
 class Plain(nn.Module):
-    """A model as any library can take it: with a parameter that says on which device it is.
+    """A model as any library can take it: with a parameter, from which the library learns the device.
 
     Images pass through a flat view, so that their gradient is contiguous even if the model works in channels_last.
     """
@@ -308,7 +257,7 @@ class Plain(nn.Module):
 
 
 def without_rounding(adv: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
-    """The images, those by at most ROUNDING outside their ball or the box brought back, the others as they are."""
+    """The images; those that lie at most ROUNDING outside their ball or the box are brought back into it."""
     delta, clean = adv.detach().double() - x.double(), x.double()
     size = norm.size(delta)
     slight = (size > eps) & (size <= eps + ROUNDING)
@@ -319,7 +268,7 @@ def without_rounding(adv: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What libraries have to say of their own dependencies is no news to the user."""
+    """Silence warnings: what libraries say about their own dependencies does not concern the user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

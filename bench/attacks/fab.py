@@ -9,30 +9,30 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bench.attacks.base import Passes
+from bench.attacks.base import Passes, require_one
 from bench.attacks.fab_projections import TINY, moves_onto
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Search, Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth, per_image
 from bench.randomness import Streams
 
 SHORTEST = 1e-8
-"""Moves count as at least so long where two are weighed against each other."""
+"""Two moves are weighed by their lengths; a shorter one than this counts as so long."""
 
 
 @dataclass(frozen=True)
 class FAB(Search):
     """Fast adaptive boundary attack: to and fro across the border between two classes, ever nearer to the image.
 
-    From an iterate that is classified correctly it goes onto the border, taken for the hyperplane that it is to first
-    order, and a little beyond, with a pull towards the image; from a misclassified one it steps back towards the image.
-    It is done with the first misclassified iterate within eps; eps plays no other part.
+    From an iterate that is classified correctly it goes to the border and a little beyond, and is pulled a little
+    towards the image. The border is taken for a hyperplane, as the gradient has it. From a misclassified iterate it
+    steps back towards the image. It ends with the first misclassified iterate within eps; eps plays no other part.
 
-    Every iterate takes one forward pass, to decide and for the gradient. The released code decides on where it went
-    and then asks for the gradient where it goes on from, which is the same point unless it stepped back; and it steps
-    back once where this does so until the iterate is classified correctly. Up to there both see the same iterates.
+    Every iterate takes one forward pass, which both says whether it is misclassified and gives the gradient; the
+    released code takes two. The released code also steps back only once, where this one steps back until the iterate
+    is classified correctly. Until that makes a difference, both see the same iterates.
 
     Source: Croce and Hein 2020, "Minimally distorted adversarial examples with a fast adaptive boundary attack",
     algorithm 1, without its final search, as in AutoAttack; targets: Croce and Hein 2020 (AutoAttack), section 4.
@@ -42,11 +42,11 @@ class FAB(Search):
     """
 
     targets: int = 0
-    """Wrong classes whose border is looked for, one after the other, likeliest first; 0 for whichever is nearest."""
+    """How many wrong classes it aims at, one after the other, likeliest first; 0 to go for the nearest border."""
     steps: int = 100
     """Moves per walk."""
     restarts: int = 1
-    """Walks per target; the first begins at the image, others at random half of eps away."""
+    """Walks per target; the first begins at the image, the others at a random point half of eps away."""
     alpha_max: float = 0.1
     """Largest pull towards the image."""
     eta: float = 1.05
@@ -56,9 +56,7 @@ class FAB(Search):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of a FAB is {getattr(self, name)}; at least 1 is needed")
+        require_one("a FAB", steps=self.steps, restarts=self.restarts)
         if self.targets < 0:
             raise BadOption(f"targets of a FAB is {self.targets}; 0 for none, or how many")
         if not 0 <= self.alpha_max <= 1:
@@ -73,7 +71,7 @@ class FAB(Search):
         return replace(self, targets=min(self.targets, classes - 1))
 
     def passes(self, classes: int) -> Passes:
-        """A forward one to rank the targets, at the start of a walk and after every move; a backward one per border."""
+        """Forward: to rank the targets, at the start of a walk and after a move. Backward: per move and border."""
         targets = min(self.targets, classes - 1)
         walks, borders = self.restarts * max(1, targets), 1 if targets else classes - 1
         return Passes(1 + walks * (self.steps + 1), walks * self.steps * borders)
@@ -82,27 +80,27 @@ class FAB(Search):
         """One walk per restart and target."""
         own = streams.fork(repr(self))
         goals = ranked_targets(standing, self.targets or None)
-        aims = goals[:, :, None].unbind(1) if self.targets else (goals,)
+        per_walk = goals[:, :, None].unbind(1) if self.targets else (goals,)
         for restart in range(self.restarts):
-            for rank, aim in enumerate(aims):
+            for rank, borders in enumerate(per_walk):
                 if len(standing):
                     drawn = own.fork(restart).fork(rank).select(standing.rows)
                     start = around(standing.x, eps / 2, norm, drawn) if restart else standing.x
-                    self.walk(standing, start, aim[standing.rows], eps, norm)
+                    self.walk(standing, start, borders[standing.rows], eps, norm)
 
     def walk(self, standing: Standing, adv: Tensor, goals: Tensor, eps: float, norm: Norm) -> None:
-        """Go to and fro until all have fallen or the moves are spent.
+        """Go to and fro until all images have fallen or the moves are spent.
 
         Args:
             standing: the images.
             adv: (A,C,H,W) where the walk begins.
-            goals: (A,T) classes of whose borders the nearest is looked for.
+            goals: (A,T) wrong classes; it goes to the nearest of their borders.
             eps: radius of the ball.
             norm: its geometry.
         """
         for _ in range(self.steps):
-            aims = [partial(targeted_margin, goal=goal) for goal in goals.unbind(1)]
-            logits, values, grads = standing.slopes(adv, aims)
+            differences = [partial(targeted_margin, goal=goal) for goal in goals.unbind(1)]
+            logits, values, grads = standing.slopes(adv, differences)
             value, grad = nearest(values, grads, norm)
             misled = logits.argmax(1) != standing.y
             rows = standing.see(adv, logits, within=norm.size(adv - standing.x) <= eps)
@@ -120,7 +118,7 @@ class FAB(Search):
         standing.settle()
 
     def beyond(self, adv: Tensor, x: Tensor, value: Tensor, grad: Tensor, norm: Norm) -> Tensor:
-        """(A,C,H,W) a little beyond the border, which is where value + grad * (point - adv) is 0."""
+        """(A,C,H,W) points a little beyond the border: the hyperplane where value + grad * (point - adv) is 0."""
         gap_at_x = (grad * (adv - x)).flatten(1).sum(1) - value
         moves = moves_onto(torch.stack((adv, x)), grad, torch.stack((-value, gap_at_x)), norm)
         from_adv, from_x = norm.size(moves.flatten(0, 1)).clamp(min=SHORTEST).reshape(2, -1)
@@ -129,7 +127,16 @@ class FAB(Search):
 
 
 def nearest(values: Tensor, grads: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Of borders with values (A,T) and gradients (A,T,C,H,W) those, (A,) and (A,C,H,W), that are nearest by them."""
+    """Choose for each image the border that seems nearest, if the network were linear.
+
+    Args:
+        values: (A,T) how far the image is from being on the other side of each border; 0 is on the border.
+        grads: (A,T,C,H,W) the gradients of these values.
+        norm: geometry in which near is meant.
+
+    Returns:
+        The value (A,) and the gradient (A,C,H,W) of the border that was chosen.
+    """
     if values.shape[1] == 1:
         return values[:, 0], grads[:, 0]
     flat = grads.flatten(0, 1)
@@ -141,7 +148,7 @@ def nearest(values: Tensor, grads: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
 
 
 def around(x: Tensor, distance: float, norm: Norm, drawn: Streams) -> Tensor:
-    """(A,C,H,W) random points of [0, 1] at a distance from each image, or nearer where the box is in the way."""
+    """(A,C,H,W) a random point at this distance from each image, or nearer where the box of pixels ends before."""
     radius = torch.full((len(x),), distance, dtype=x.dtype, device=x.device)
     start = norm.noise(drawn, x, radius)
     return (x + start * per_image(radius / norm.size(start).clamp(min=TINY), x)).clamp(0, 1)

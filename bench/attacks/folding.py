@@ -1,7 +1,7 @@
 """BatchNorm folded into the convolution or linear layer before it: less work in every pass, the same logits.
 
-Which layers follow each other is seen in a forward pass, not read from the code, so that any module can be folded;
-what does not follow the pattern stays as it is.
+Which layer feeds which is found by watching a forward pass, so that it works for any network. What does not fit the
+pattern stays as it is.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.utils.hooks import RemovableHandle
 Layer = nn.Conv2d | nn.Linear
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 LAYERS, BATCH_NORMS = (nn.Conv2d, nn.Linear), (nn.BatchNorm1d, nn.BatchNorm2d)
-"""Exactly these: a subclass may compute something else."""
+"""Exactly these classes: a subclass may compute something else."""
 
 
 def fold(network: nn.Module, probe: Tensor) -> int:
-    """Fold every BatchNorm that is fed by a layer which feeds nothing else.
+    """Fold every BatchNorm into the layer that feeds it, if that layer feeds nothing else.
 
-    Both must be called exactly once, in eval mode and with running statistics. Uses that let no gradient through, and
-    those on images unlike the probe, are not seen: compare the result with the original.
+    Both must be called exactly once, in eval mode and with running statistics. A use of the layer that lets no gradient
+    through, or that other images than the probe would cause, is not noticed: compare the result with the original.
 
     Args:
         network: pixels to logits, in eval mode; changed in place.
@@ -47,7 +47,7 @@ def fold(network: nn.Module, probe: Tensor) -> int:
 
 
 class _Watch:
-    """What feeds what in one forward pass. A tensor is known by the node of the graph that made it."""
+    """Finds out in one forward pass what feeds what. A tensor is recognised by the graph node that made it."""
 
     def __init__(self, network: nn.Module, probe: Tensor) -> None:
         self._calls: Counter[nn.Module] = Counter()
@@ -80,7 +80,7 @@ class _Watch:
             self._fed.append((bn, node))
 
     def pairs(self) -> list[tuple[Layer, BatchNorm]]:
-        """Layers and what can be folded into them."""
+        """Each layer with the BatchNorm that can be folded into it."""
         uses = self._uses()
         return [
             (self._made[node], bn)
@@ -89,7 +89,7 @@ class _Watch:
         ]
 
     def _uses(self) -> Counter[Node]:
-        """How often the graph of the logits refers to each node."""
+        """How often each node is used by others on the way to the logits."""
         uses: Counter[Node] = Counter()
         seen: set[Node] = set()
         ahead = [self._logits.grad_fn]
@@ -104,7 +104,7 @@ class _Watch:
 
 
 def _absorb(layer: Layer, bn: BatchNorm) -> None:
-    """Layer and BatchNorm as one layer, in place."""
+    """Make one layer of layer and BatchNorm, in place."""
     wide, bn = copy.deepcopy(layer).double(), copy.deepcopy(bn).double()
     fused = fuse_conv_bn_eval(wide, bn) if isinstance(wide, nn.Conv2d) else fuse_linear_bn_eval(wide, bn)
     fused = fused.to(layer.weight.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -16,21 +16,21 @@ from bench.randomness import Streams
 
 @dataclass(frozen=True)
 class LineUp(Search):
-    """Inherit from it, with the attacks as fields in their order and their names in `lineup`.
+    """Inherit from this class; make the attacks its only fields, in their order, and list their names in `lineup`.
 
-    An image leaves with the first attack that breaks it; of one that survives all, the iterate of the largest margin
-    over all attacks is returned.
+    The first attack that breaks an image ends the work on it. For an image that survives them all, the iterate with the
+    largest margin over all attacks is returned.
     """
 
     @property
     def parts(self) -> tuple[Search, ...]:
-        """The attacks."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        """The attacks in their order."""
+        return tuple(vars(self).values())
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
     ) -> Attributed:
-        """What becomes of the images, and which attack broke each."""
+        """Adversarial images, and which attack broke each; see `Attack`."""
         standing = Standing(model, x, y)
         by = torch.full_like(y, -1)
         for position, part in enumerate(self.parts):
@@ -42,15 +42,15 @@ class LineUp(Search):
         return standing.answer()._replace(by=by)
 
     def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
-        """Run all, within a longer line-up."""
+        """Run them all as a part of a longer line-up."""
         for part in self.parts:
             if len(standing):
                 part.search(standing, eps=eps, norm=norm, streams=streams)
                 standing.settle()
 
     def fitted(self, classes: int) -> Self:
-        """Every attack as it is run on K classes."""
-        return replace(self, **{field.name: getattr(self, field.name).fitted(classes) for field in fields(self)})
+        """With every attack as it is run on so many classes."""
+        return replace(self, **{name: part.fitted(classes) for name, part in vars(self).items()})
 
     def passes(self, classes: int) -> Passes:
         """The sum over the attacks."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bench.attacks.apgd import APGD, Loss
 from bench.attacks.base import Passes
-from bench.attacks.goals import MAX_TARGETS, ranked_targets
 from bench.attacks.standing import Standing
+from bench.attacks.target_classes import MAX_TARGETS, ranked_targets
 from bench.errors import BadOption
 from bench.losses import targeted_margin
 from bench.norms import Norm, growth
@@ -19,11 +19,11 @@ from bench.norms import Norm, growth
 
 @dataclass(frozen=True)
 class MALT(APGD):
-    """Targets are ranked by how far the border would lie if the network were linear, not by their logits alone.
+    """An APGD that ranks its targets by how far away their borders would be if the network were linear.
 
-    The distance of class k is (z_y - z_k) / |grad z_y - grad z_k| at the unperturbed image, in the dual of the threat
-    model's norm. The paper divides by the Euclidean length in any case; for Linf the sum of absolute entries, which is
-    the distance of a linear network in that norm, ranks better on the networks this was tried on.
+    The distance of class k is (z_y - z_k) / |grad z_y - grad z_k| at the unperturbed image, where |.| is the dual of
+    the threat model's norm. The paper always takes the Euclidean length. For Linf the dual is the sum of absolute
+    entries, which is right for a linear network and ranked better on the networks this was tried on.
 
     Source: Melamed et al. 2024, "MALT powers up adversarial attacks", section 3.
 
@@ -34,7 +34,7 @@ class MALT(APGD):
     loss: Loss = "dlr"
     targets: int = 4
     candidates: int = MAX_TARGETS
-    """Wrong classes of largest logit that are ranked; a backward pass each."""
+    """So many wrong classes of largest logit are ranked; a backward pass each."""
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
@@ -46,7 +46,7 @@ class MALT(APGD):
             )
 
     def goals(self, standing: Standing, norm: Norm) -> Tensor:
-        """(B,T) the nearest classes, nearest first."""
+        """(B,T) the classes whose borders seem nearest, nearest first."""
         candidates = ranked_targets(standing, self.candidates)
         mine = candidates[standing.rows]
         aims = [partial(targeted_margin, goal=goal) for goal in mine.unbind(1)]
@@ -58,6 +58,6 @@ class MALT(APGD):
         return goals
 
     def passes(self, classes: int) -> Passes:
-        """As of an APGD, and the ranking."""
+        """Those of an APGD, and those of the ranking."""
         forwards, backwards = super().passes(classes)
         return Passes(forwards + 1, backwards + min(self.candidates, classes - 1))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.ascent import ascend
-from bench.attacks.base import Attack, Attributed, Passes
+from bench.attacks.base import Attack, Attributed, Passes, require_one
 from bench.attacks.standing import Standing
 from bench.errors import BadOption
 from bench.losses import dlr, margin
@@ -51,10 +51,10 @@ class FGSM(Attack):
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient ascent; an image that an iterate breaks is returned, else the last one.
+    """Projected gradient ascent; it returns the first iterate that breaks the image, else the last one.
 
-    The papers' loops walk on with broken images and may walk back into the right class; here such an image counts as
-    broken and costs no more passes.
+    The loops of the papers go on with an image that is broken, and may end in the right class again. Here it counts as
+    broken and takes no more passes.
 
     Source: Madry et al. 2018, section 2.1; with the margin loss, CW_inf as in the released code of that paper.
 
@@ -75,9 +75,7 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         """Options that make no attack are refused."""
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise BadOption(f"{name} of a PGD is {getattr(self, name)}; at least 1 is needed")
+        require_one("a PGD", steps=self.steps, restarts=self.restarts)
         if not self.stride > 0:
             raise BadOption(f"stride of a PGD is {self.stride}; it is a fraction of eps and must be larger than 0")
         if self.loss not in LOSSES:
@@ -90,7 +88,7 @@ class PGD(Attack):
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
     ) -> Attributed:
-        """(B,C,H,W) where the walks end; an image is done with the first iterate that breaks it."""
+        """Where the walks end; an image's walk ends with the first iterate that breaks it."""
         standing = Standing(model, x, y)
         loss, own = LOSSES[self.loss], streams.fork(repr(self))
         logits = torch.empty(0)
@@ -120,7 +118,7 @@ class PGD(Attack):
         return standing.answer()
 
     def passes(self, classes: int) -> Passes:
-        """One of each per step, and a forward one per walk where walks are compared."""
+        """One of each per step, and with several walks one more forward at the end of each."""
         return Passes(self.restarts * (self.steps + (self.restarts > 1)), self.restarts * self.steps)
 
 

@@ -22,15 +22,15 @@ default layout. Passes with gradient: 0.9 to 2.2 times as fast, whatever the siz
 8x8 and 12x12 pixels, 0.9 to 1.2 on 16x16, 1.1 to 1.4 from 28x28 on. ResNet-18 on 32x32: 1.05 and 1.0.
 """
 ROUNDING = 1000
-"""By how many units in the last place logits may differ, relative to their length; folding makes a few of it.
+"""Logits of the faster network may differ by so many units in the last place of their length; folding takes a few.
 
-Gradients may by the root of that: they jump where rounding carries an activation over its kink.
+Gradients may differ by the root of that: they jump where rounding carries an activation over its kink.
 """
 
 
 @contextmanager
 def prepared(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode with frozen parameters for a while; every module's mode and parameter's flag come back.
+    """For a while the model is in eval mode with frozen parameters; then every mode and flag is what it was.
 
     Frozen parameters cost no gradients, and an attack that calls `backward` cannot leave any in them. Convolutions on
     CUDA compute in full fp32 meanwhile, not in the TF32 that is torch's default.
@@ -61,7 +61,7 @@ def _full_precision() -> Iterator[None]:
 
 @contextmanager
 def own_randomness() -> Iterator[None]:
-    """Code that seeds or draws global randomness leaves that of torch, numpy and Python as it was."""
+    """Within, code may seed and draw global randomness; then torch's, numpy's and Python's are what they were."""
     python, legacy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
@@ -72,11 +72,12 @@ def own_randomness() -> Iterator[None]:
 
 
 def search_model(model: nn.Module, probe: Tensor) -> nn.Module:
-    """The same network made faster, for attacks to search with; the judge asks the original.
+    """The same network made faster, for attacks to search with; the evaluator asks the original.
 
-    A frozen copy in eval mode, with BatchNorm folded and, on the CPU, in channels_last. On the probe its logits and
-    gradients are the original's up to rounding: where they are not, less is changed, and where nothing can be (it
-    cannot be copied, its answers are random, it has hooks) the original itself comes back. That is never called here.
+    It is a frozen copy in eval mode, with BatchNorm folded and, on the CPU, in channels_last. On the probe its logits
+    and gradients must be those of the original up to rounding. If they are not, less is changed. If nothing can be
+    changed (the network cannot be copied, its answers are random, it has hooks), the original itself is returned. The
+    original is never called here.
 
     torch.compile is left out: it took 80 s to make passes 5 % faster (ResNet-18, one CPU thread).
 
@@ -89,7 +90,7 @@ def search_model(model: nn.Module, probe: Tensor) -> nn.Module:
     with own_randomness(), _full_precision(), torch.enable_grad():
         for folded, relaid in ((True, True), (True, False), (False, True)):
             try:
-                twin = _twin(model, probe, folded, relaid)
+                twin = _twin(model, probe, folded=folded, relaid=relaid)
                 if twin is not None and _agree(_answers(_copy(model), probe), _answers(twin, probe)):
                     return twin
             except Exception:  # whatever fails in a foreign network here, the original does not need it
@@ -98,7 +99,7 @@ def search_model(model: nn.Module, probe: Tensor) -> nn.Module:
 
 
 class ByUse(nn.Module):
-    """One form of a network for passes with gradient and one for those without; gradients come out contiguous."""
+    """A network in two forms, one for passes with gradient and one for those without. Gradients come out contiguous."""
 
     def __init__(self, slopes: nn.Module, answers: nn.Module) -> None:
         """Take both, in eval mode."""
@@ -117,13 +118,13 @@ class ByUse(nn.Module):
 
 
 def _watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see its passes, or has compiled it."""
+    """Whether a hook watches its passes, or it is compiled."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
 
 
-def _twin(model: nn.Module, probe: Tensor, folded: bool, relaid: bool) -> nn.Module | None:
-    """A copy made faster; None where there is nothing to be gained."""
+def _twin(model: nn.Module, probe: Tensor, *, folded: bool, relaid: bool) -> nn.Module | None:
+    """A faster copy; None if nothing would become faster."""
     twin = _copy(model)
     folds = fold(twin, probe) if folded else 0
     if relaid and probe.device.type == "cpu" and any(weight.ndim == 4 for weight in twin.parameters()):

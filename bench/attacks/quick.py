@@ -23,7 +23,7 @@ PMA = APGD(loss="probability_margin", steps=30)
 Source: Xie et al. 2024, "Towards million-scale adversarial robustness evaluation with stronger individual attacks".
 """
 NEAR_SHARE = 1 / 20
-"""Share of the survivors that are near misses, for the forecast; on digits nets 5 to 15 %, where Square costs less."""
+"""Share of the survivors that the forecast takes for near misses; on digits it is 5 to 15 %, but Square costs less."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,27 @@ class Closer(Pair):
 
 @dataclass(frozen=True)
 class NearMisses(Search):
-    """An attack on those images alone that came near to falling.
+    """An attack on near misses alone: images that were almost broken.
 
-    Near is an image whose nearest iterate so far lies, if the network were linear from there on, a small share of eps
-    away from the border. Nearly all images that long attacks break and short ones do not are among these few. Whether
-    an image is near is a matter of that image alone, so that results do not depend on the batch.
+    An image is a near miss if its nearest iterate so far is only a small share of eps away from the border, if the
+    network were linear from there on. Nearly all images that long attacks break and short ones do not are among these.
+    This depends on the image alone, so that results do not depend on the batch.
     """
 
     attack: Closer = Closer()
     reach: float = 0.08
-    """As a share of eps."""
+    """How near that is, as a share of eps."""
 
     def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
-        """Attack the near ones among themselves, then show what was found."""
-        _, height, grad = standing.slope(standing.near, margin)
-        near = (-height <= self.reach * eps * growth(grad, norm)).nonzero()[:, 0]
+        """Attack the near misses, then show what was found to `standing`."""
+        _, margins, grad = standing.slope(standing.nearest, margin)
+        near = (-margins <= self.reach * eps * growth(grad, norm)).nonzero()[:, 0]
         if not len(near):
             return
         rows = standing.rows[near]
         few = Standing(standing.model, standing.x[near], standing.y[near])
         self.attack.search(few, eps=eps, norm=norm, streams=streams.fork("near-misses").select(rows))
-        adv = standing.near.index_copy(0, near, few.answer().adv)
+        adv = standing.nearest.index_copy(0, near, few.answer().adv)
         standing.forwards[rows] += few.forwards
         standing.backwards[rows] += few.backwards
         with torch.no_grad():
@@ -79,7 +79,7 @@ class NearMisses(Search):
         return replace(self, attack=self.attack.fitted(classes))
 
     def passes(self, classes: int) -> Passes:
-        """For each to see whether it is near, and the attack's for the share that will be."""
+        """Those that tell whether an image is a near miss, and the attack's for the share that will be one."""
         forwards, backwards = self.attack.passes(classes)
         return Passes(2 + round(NEAR_SHARE * forwards), 1 + round(NEAR_SHARE * backwards))
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacks.base import Attack, Attributed, Passes
-from bench.attacks.goals import MAX_TARGETS
 from bench.attacks.prepare import own_randomness, prepared
+from bench.attacks.target_classes import MAX_TARGETS
 from bench.errors import BadModel
 from bench.norms import Norm
 from bench.randomness import Streams

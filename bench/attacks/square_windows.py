@@ -1,4 +1,4 @@
-"""Random changes of square windows, which Square asks the model about: drawn for a block of queries at once."""
+"""The random changes of square windows that Square puts to the model, drawn for a block of queries at once."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ TINY = 1e-12
 
 
 class Block(Protocol):
-    """Queries about the images that stand (A), a number of them for each (N)."""
+    """N queries about each of the A images that stand."""
 
     @property
     def code(self) -> Tensor:
-        """(A,N) int64 in [0, codes): queries of the same code change the same image equally."""
+        """(A,N) int64 in [0, codes): queries of the same code change an image in the same way."""
 
     def candidate(self, turn: int, best: Tensor) -> Tensor:
-        """(A,C,H,W) what query `turn` makes of the best images so far."""
+        """(A,C,H,W) the best images so far, as query `turn` changes them."""
 
     def select(self, rows: Tensor) -> Self:
         """The queries about some of the images."""
 
 
 class Changes(Protocol):
-    """How Square walks in one geometry. Every image has its own windows, signs and patterns."""
+    """What Square changes in one geometry. Every image has its own windows, signs and patterns."""
 
     def start(self, x: Tensor, eps: float, streams: Streams) -> Tensor:
         """(A,C,H,W) where the walk begins."""
@@ -51,9 +51,7 @@ class Changes(Protocol):
 
 @dataclass(frozen=True)
 class Flips:
-    """Linf: in a window each channel goes to one end of its interval; the start is vertical stripes of these.
-
-    Every pixel is always at x - eps or x + eps, clipped to [0, 1].
+    """Linf: within a window each channel is set to x - eps or x + eps, clipped to [0, 1]. The start is such stripes.
 
     Source: Andriushchenko et al. 2020, section 3.3 and algorithm 2.
     """
@@ -100,21 +98,20 @@ class FlipBlock:
     code: Tensor
 
     def candidate(self, turn: int, best: Tensor) -> Tensor:
-        """The window at one end."""
+        """The window set to one end of the interval."""
         return best.addcmul(self.step[:, turn], self.columns[:, turn]).clamp(self.low, self.high)
 
     def select(self, rows: Tensor) -> FlipBlock:
         """The queries about some of the images."""
-        drawn = ("low", "high", "step", "columns", "code")
-        return replace(self, **{name: getattr(self, name)[rows] for name in drawn})
+        return FlipBlock(self.low[rows], self.high[rows], self.step[rows], self.columns[rows], self.code[rows])
 
 
 @dataclass(frozen=True)
 class Transfers:
-    """L2: the perturbation of one window moves into another, in which a pattern of two bumps is added to what is there.
+    """L2: the perturbation of one window is removed; another gets its length, and a pattern of two bumps on top.
 
-    The perturbation has norm eps before it is clipped to [0, 1]; what the clipping takes is given back with the next
-    change. The start is a grid of such patterns.
+    The perturbation has norm eps before it is clipped to [0, 1]; what the clipping takes away can be used again by the
+    next change. The start is a grid of such patterns.
 
     Source: Andriushchenko et al. 2020, section 3.4, algorithm 3 and supplement B.
     """
@@ -187,7 +184,7 @@ class TransferBlock:
     code: Tensor
 
     def candidate(self, turn: int, best: Tensor) -> Tensor:
-        """The budget of both windows in the first one."""
+        """The first window has the length of both, the second none."""
         delta = best - self.x
         windows = self.rows[:, turn] * self.columns[:, turn]
         first, both = windows[:, :1], torch.maximum(windows[:, :1], windows[:, 1:])
@@ -201,8 +198,16 @@ class TransferBlock:
 
     def select(self, rows: Tensor) -> TransferBlock:
         """The queries about some of the images."""
-        drawn = ("x", "down", "along", "rows", "columns", "signs", "code")
-        return replace(self, **{name: getattr(self, name)[rows] for name in drawn})
+        return replace(
+            self,
+            x=self.x[rows],
+            down=self.down[rows],
+            along=self.along[rows],
+            rows=self.rows[rows],
+            columns=self.columns[rows],
+            signs=self.signs[rows],
+            code=self.code[rows],
+        )
 
 
 CHANGES: Mapping[str, Changes] = MappingProxyType({"Linf": Flips(), "L2": Transfers()})

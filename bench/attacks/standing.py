@@ -1,4 +1,4 @@
-"""The images of a batch that still stand: an attack works on them alone."""
+"""The images of a batch that stand, that is, are not broken yet, so that an attack works on those alone."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from bench.norms import Norm, per_image
 from bench.randomness import Streams
 
 FALLEN = torch.inf
-"""Height of an image that is broken."""
+"""What stands for the margin of an image that is broken."""
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""Logits (B,K) and true classes (B,) to what is climbed, (B,)."""
+"""From logits (B,K) and true classes (B,) to the value (B,) that is climbed."""
 
 
 def patience(device: torch.device) -> int:
-    """How many iterates are looked at between two searches for fallen images.
+    """After how many iterates fallen images are looked for.
 
-    On the CPU an image leaves with the iterate that breaks it. On a GPU to ask who has fallen makes the host wait for
-    the device, which costs more than a few passes in vain.
+    On the CPU after each, so that an image leaves with the iterate that breaks it. On a GPU the question makes the host
+    wait for the device, which takes longer than a few passes in vain.
     """
     return 1 if device.type == "cpu" else 10
 
 
 class Standing:
-    """Images that still stand; those that fall leave at once, with the image that broke them.
+    """The images that stand. An image that is broken has fallen: it leaves, and the iterate that broke it is kept.
 
-    Of an image that never falls the iterate of the largest margin is kept: the one nearest to being broken, by a
-    measure that is the same for every loss, target and attack.
+    For an image that never falls the iterate with the largest margin is kept. It is the one nearest to being broken, by
+    a measure that is the same for every loss, target and attack.
 
     Attributes:
-        model: pixels to logits, as the attack sees it. Where it has an attribute `confirm`, an image has fallen only
-            if that agrees: it classifies in fp32 what was found in another precision.
+        model: pixels to logits, as the attack sees it. If it has an attribute `confirm`, which classifies in fp32 what
+            was found in another precision, an image has fallen only if that agrees.
         rows: (A,) int64, positions of the standing images in the batch.
         x: (A,C,H,W) those images, unperturbed.
         y: (A,) their classes.
-        near: (A,C,H,W) for each the iterate of the largest margin so far; x before the first.
-        height: (A,) that margin; -inf before the first.
+        nearest: (A,C,H,W) the iterate of each with the largest margin so far; x before the first.
+        margin: (A,) that margin; -inf before the first.
         forwards: (B,) int64, passes of every image of the batch so far.
         backwards: (B,) likewise.
     """
@@ -53,8 +53,8 @@ class Standing:
         """All images of a batch (B,C,H,W) with their classes (B,) stand."""
         self.model = model
         self.rows = torch.arange(len(y), device=y.device)
-        self.x, self.y, self.near = x, y, x
-        self.height = torch.full(y.shape, -torch.inf, dtype=x.dtype, device=x.device)
+        self.x, self.y, self.nearest = x, y, x
+        self.margin = torch.full(y.shape, -torch.inf, dtype=x.dtype, device=x.device)
         self.forwards, self.backwards = torch.zeros_like(y), torch.zeros_like(y)
         self._adv = x.clone()
         self._fallen = torch.zeros_like(y, dtype=torch.bool)
@@ -67,22 +67,22 @@ class Standing:
 
     @property
     def fallen(self) -> Tensor:
-        """(B,) bool, who has left."""
+        """(B,) bool, which images have left."""
         return self._fallen
 
     def logits(self, adv: Tensor) -> Tensor:
-        """(A,K) what the model answers to an iterate (A,C,H,W): a forward pass each."""
+        """(A,K) the model's answer to an iterate (A,C,H,W), counted as a forward pass of each image."""
         self.forwards[self.rows] += 1
         answer: Tensor = self.model(adv)
         return answer
 
     def slope(self, adv: Tensor, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (A,K), objective (A,) and its gradient (A,C,H,W) at an iterate: a forward and a backward pass each."""
+        """Logits (A,K), objective (A,) and its gradient (A,C,H,W) at an iterate; one pass forward and one backward."""
         logits, values, grads = self.slopes(adv, [objective])
         return logits, values[:, 0], grads[:, 0]
 
     def slopes(self, adv: Tensor, objectives: Sequence[Objective]) -> tuple[Tensor, Tensor, Tensor]:
-        """As `slope` for T objectives: (A,K), (A,T), (A,T,C,H,W); one forward pass each and T backward ones."""
+        """As `slope`, for T objectives: (A,K), (A,T) and (A,T,C,H,W); one pass forward and T backward."""
         adv = adv.detach().requires_grad_()
         with torch.enable_grad():
             logits = self.logits(adv)
@@ -93,7 +93,7 @@ class Standing:
 
     @torch.no_grad()
     def see(self, adv: Tensor, logits: Tensor, within: Tensor | None = None) -> Tensor | None:
-        """Look at an iterate: who falls leaves.
+        """Look at an iterate; images that it breaks fall and leave.
 
         Args:
             adv: (A,C,H,W) the iterate.
@@ -101,44 +101,43 @@ class Standing:
             within: (A,) bool, whose iterate lies in its ball and counts; None where all do.
 
         Returns:
-            (a,) positions among the A of those that still stand, to select the attack's own state by; None where all
-            do.
+            (a,) which of the A rows still stand, to select the attack's own state by; None if all do.
         """
-        height = margin(logits, self.y).where(logits.argmax(1) == self.y, FALLEN)
+        margins = margin(logits, self.y).where(logits.argmax(1) == self.y, FALLEN)
         if within is not None:
-            height = height.where(within, -torch.inf)
-        better = height > self.height
-        self.near = adv.where(per_image(better, adv), self.near)
-        self.height = self.height.maximum(height)
+            margins = margins.where(within, -torch.inf)
+        better = margins > self.margin
+        self.nearest = adv.where(per_image(better, adv), self.nearest)
+        self.margin = self.margin.maximum(margins)
         self._unasked += 1
         return self.settle() if self._unasked >= self._patience else None
 
     @torch.no_grad()
     def settle(self) -> Tensor | None:
-        """Let the fallen leave now; as `see`."""
+        """Let the fallen leave now; returns what `see` does."""
         self._unasked = 0
-        fallen = (self.height == FALLEN).nonzero()[:, 0]
+        fallen = (self.margin == FALLEN).nonzero()[:, 0]
         confirm = getattr(self.model, "confirm", None)
         if len(fallen) and confirm is not None:
-            logits = confirm(self.near[fallen])
+            logits = confirm(self.nearest[fallen])
             self.forwards[self.rows[fallen]] += 1
             right = logits.argmax(1) == self.y[fallen]
-            self.height[fallen[right]] = margin(logits, self.y[fallen])[right]
+            self.margin[fallen[right]] = margin(logits, self.y[fallen])[right]
             fallen = fallen[~right]
         if not len(fallen):
             return None
-        self._adv[self.rows[fallen]] = self.near[fallen]
+        self._adv[self.rows[fallen]] = self.nearest[fallen]
         self._fallen[self.rows[fallen]] = True
-        stay = (self.height != FALLEN).nonzero()[:, 0]
+        stay = (self.margin != FALLEN).nonzero()[:, 0]
         self.rows, self.x, self.y = self.rows[stay], self.x[stay], self.y[stay]
-        self.near, self.height = self.near[stay], self.height[stay]
+        self.nearest, self.margin = self.nearest[stay], self.margin[stay]
         return stay
 
     def answer(self, last: Tensor | None = None) -> Attributed:
-        """What became of the batch; of those that stand the nearest iterate, or the `last` one (A,C,H,W) if given."""
+        """What became of the batch. Images that stand come back as their nearest iterate, or as `last` (A,C,H,W)."""
         stay = self.settle()
         if last is None:
-            last = self.near
+            last = self.nearest
         elif stay is not None:
             last = last[stay]
         self._adv[self.rows] = last
@@ -148,19 +147,19 @@ class Standing:
 
 @dataclass(frozen=True)
 class Search(Attack):
-    """An attack that works on standing images, by itself or in a line-up, with the same result in both."""
+    """An attack on the images that stand, by itself or in a line-up, with the same result either way."""
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm, streams: Streams
     ) -> Attributed:
-        """What becomes of the images; see `Attack`."""
+        """Adversarial images, and which were broken; see `Attack`."""
         standing = Standing(model, x, y)
         self.search(standing, eps=eps, norm=norm, streams=streams)
         return standing.answer()
 
     @abstractmethod
     def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
-        """Try to break those that stand, of whom there is one at least.
+        """Try to break the images that stand, of which there is at least one.
 
         Args:
             standing: the images; every iterate that may count is shown to it.

@@ -1,4 +1,4 @@
-"""Trials: attacks with all that changes their results, made from names. Importing this file imports no torch."""
+"""Trials: what is evaluated. An attack with all that changes its results, made from its name. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Trial:
-    """An attack with all that changes its result, but for model and data.
+    """An attack with all that changes its result, except the model and the data.
 
     Attributes:
-        name: as the attack is called on boards; no part of the fingerprint.
+        name: what boards call it; no part of the fingerprint.
         attack: None for the unperturbed images.
         norm: name of the geometry; "none" without an attack.
         eps: exact radius in the unit of the pixels; 0 without an attack.
         seed: names the randomness.
         precision: in which the attack sees the model; it is judged in fp32 in any case.
         batch_size: images per batch if the result depends on it, else None.
-        eot: answers of a random model whose mean the attack sees; 1 for the plain model.
-        votes: answers of a random model that decide, in the clean trial too; 1 for the plain model.
+        eot: on a random model the attack sees the mean of so many answers; 1 for other models.
+        votes: on a random model so many answers vote on the class, in the clean trial too; 1 for other models.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def lineup(self) -> tuple[str, ...]:
-        """Names that `broken_by` counts, from 2 on: those of the line-up, or its own."""
+        """The names that `broken_by` numbers from 2 on: those of the line-up, or its own."""
         if self.attack is None:
             return ()
         return self.attack.lineup or (self.name,)
@@ -69,7 +69,7 @@ class Trial:
 
     @property
     def _random(self) -> dict[str, Any]:
-        """What is asked of a random model, whose results depend on the batch too; nothing for a plain one."""
+        """What is asked of a random model, whose results depend on the batch too; nothing for other models."""
         if self.eot == self.votes == 1:
             return {}
         return {"eot": self.eot, "votes": self.votes, "batch_size": self.batch_size}
@@ -117,9 +117,9 @@ class Order(NamedTuple):
         name, at, budget = text.partition("@")
         known = ATTACKS.names()
         if ":" in name:
-            from bench.attacks import external  # here, because it imports torch
+            from bench.attacks import external_names  # here, because it imports torch
 
-            name = str(external.parse(name))
+            name = str(external_names.parse(name))
         elif name not in known and name != CLEAN.name:
             raise UnknownName.among("attack", name, [*known, CLEAN.name], ATTACKS.see)
         if not at:
@@ -205,9 +205,9 @@ def attack_called(name: str, norm: str) -> Attack:
     """A registered attack, or `library:Name` of another library, which must be able to work in that norm."""
     if ":" not in name:
         return ATTACKS.get(name)
-    from bench.attacks import external
+    from bench.attacks import external_names
 
-    return external.parse(name).held_to(norm)
+    return external_names.parse(name).held_to(norm)
 
 
 def for_random_model(trials: Sequence[Trial], *, eot: int, votes: int, batch_size: int) -> tuple[Trial, ...]:

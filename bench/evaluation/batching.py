@@ -1,4 +1,4 @@
-"""How many images are worked on at once: as many as memory is measured to hold, and fewer when it does run out."""
+"""How many images are worked on at once: as many as should fit into memory, and fewer if they do not."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from bench.attacks.ascent import gradient
 from bench.errors import BadOption
 
 USUAL = 250
-"""Images in a chunk where nothing is measured."""
+"""Images in a chunk if the memory is not measured."""
 MOST = 2048
-"""Images in a chunk at most: more make no GPU faster, and a kill loses a chunk."""
+"""At most so many images in a chunk: more make no GPU faster, and a chunk is lost if the process is killed."""
 SHARE = 0.6
-"""Part of the free memory that the passes may fill; attacks hold copies of the images besides."""
+"""Passes may fill this share of the free memory; attacks hold copies of the images besides."""
 PROBED = 32
-"""Images that memory is measured with."""
+"""Memory is measured with so many images."""
 
 Answer = TypeVar("Answer")
 
 
 class Gauge(Protocol):
-    """What tells of a device's memory, in bytes."""
+    """Measures the memory of a device, in bytes."""
 
     def free(self) -> int:
-        """How much is to be had."""
+        """How much is free."""
 
     def peak(self, work: Callable[[], None]) -> int:
-        """How much some work held at its worst, beyond what was held before."""
+        """How much more than before was in use when `work` used most."""
 
 
 class CudaGauge:
     """The memory of a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
-        """Tell of this device."""
+        """Measure this device."""
         self._device = device
 
     def free(self) -> int:
-        """What the driver has, and what torch has taken from it but not given out."""
+        """What the driver has left, and what torch has reserved but not handed out."""
         free, _ = torch.cuda.mem_get_info(self._device)
         return int(free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device))
 
     def peak(self, work: Callable[[], None]) -> int:
-        """As torch counts it."""
+        """What torch allocated."""
         before = torch.cuda.memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
         work()
@@ -59,7 +59,7 @@ def images_that_fit(network: nn.Module, probe: Tensor, gauge: Gauge) -> int:
     Args:
         network: pixels to logits, frozen and in eval mode.
         probe: (B,C,H,W) some images, on the network's device.
-        gauge: tells of that device's memory.
+        gauge: measures that device's memory.
 
     Returns:
         1 to MOST.
@@ -81,18 +81,18 @@ def images_that_fit(network: nn.Module, probe: Tensor, gauge: Gauge) -> int:
 
 
 class Room:
-    """How many images have been seen to fit into memory. It is learned by failing, and remembered."""
+    """Finds out how many images fit into memory, by running out of it, and remembers."""
 
     def __init__(self) -> None:
-        """Nothing has failed yet."""
+        """So far everything fits."""
         self._most: int | None = None
 
     def fill(self, count: int, work: Callable[[slice], Answer]) -> list[Answer]:
-        """Do some work on all images at once; or on half of them where memory runs out, and so on.
+        """Do some work on all images at once; where memory runs out, on half as many at a time, and so on.
 
         Args:
             count: number of images.
-            work: on the images of a range. What it has done with a range that failed is done again.
+            work: is called with a range of images; after a failure the range is begun again.
 
         Returns:
             Its answers, in the order of the images.

@@ -14,7 +14,7 @@ class Meter(nn.Module):
     Attributes:
         forwards: images passed forward so far.
         backwards: images passed backward to the pixels so far.
-        blind: (), how many of those had a gradient that is not finite, which shows an attack no way.
+        blind: (), how many of those had a gradient with NaN or infinite entries, which is of no use to an attack.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class Meter(nn.Module):
         *,
         exact: nn.Module | None = None,
     ) -> None:
-        """Count the passes of `model`; `tick` hears the number of forward passes after each.
+        """Count the passes of a model.
 
         Args:
-            model: what is counted.
-            tick: hears of every forward pass.
-            exact: the model that decides, where `model` is the same in a lower precision; `confirm` asks it.
+            model: pixels (B,C,H,W) to logits (B,K).
+            tick: called after every forward pass with the number of images so far.
+            exact: the same model in full precision, where `model` has a lower one; `confirm` asks it.
         """
         super().__init__()
         self.model = model
@@ -41,7 +41,7 @@ class Meter(nn.Module):
         self._tick = tick
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the model answers. It gets a copy, so that one which works in place does not change the images."""
+        """(B,K) the model's answer. The model gets a copy, so that working in place does not change the images."""
         self.forwards += len(x)
         seen = x.clone()
         if seen.requires_grad:
@@ -64,10 +64,10 @@ class Meter(nn.Module):
 
 
 class Bfloat16(nn.Module):
-    """A model searched in bfloat16 autocast; logits come out as float32."""
+    """A model that computes in bfloat16 and answers in float32."""
 
     def __init__(self, model: nn.Module) -> None:
-        """See `model` in bfloat16."""
+        """Run `model` under autocast."""
         super().__init__()
         self.model = model
         self.training = model.training

@@ -1,7 +1,7 @@
 """Models that answer differently every time: attacked in expectation, judged by vote.
 
-A defence by randomness is weak against who averages it out, and a single lucky answer is no robustness. So attacks
-see the mean of several answers (expectation over transformation, EoT), and the majority of several decides.
+Randomness can be averaged out, and a single lucky answer is no robustness. So attacks see the mean of several answers
+(expectation over transformation, EoT), and the majority of several answers decides.
 
 Source: Athalye et al. 2018, "Obfuscated gradients give a false sense of security", section 4.2; AutoAttack's
 version `rand` takes 20 answers.
@@ -21,19 +21,19 @@ from bench.attacks.prepare import own_randomness
 from bench.randomness import Streams
 
 EOT = 20
-"""Answers whose mean is attacked when a model turns out to be random."""
+"""Attacks see the mean of so many answers when a model turns out to be random."""
 VOTES = 10
-"""Answers whose majority decides then."""
+"""So many answers vote then."""
 STEADY = 1e-4
-"""Largest difference between two answers to one question, relative to the largest logit."""
+"""Answers to the same images may differ by this, relative to the largest logit, before a model counts as random."""
 REPEATS = 5
-"""How often the question is put."""
+"""So often a model is asked about the same images to find that out."""
 FEW = 32
-"""About how many images."""
+"""And about so many images."""
 
 
 def unsteadiness(answer: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Largest difference between answers to the same images, relative to the largest logit."""
+    """Largest difference between several answers to the same images, relative to the largest logit."""
     answers = torch.stack([answer(x) for _ in range(REPEATS)])
     return float((answers - answers[0]).abs().max() / answers.abs().max().clamp(min=1e-12))
 
@@ -42,7 +42,7 @@ class Expectation(nn.Module):
     """The mean logits of several answers; its gradient is the mean of theirs."""
 
     def __init__(self, model: nn.Module, answers: int) -> None:
-        """Average so many answers of `model`."""
+        """Average so many `answers` of `model`."""
         super().__init__()
         self.model = model
         self.answers = answers
@@ -57,9 +57,9 @@ class Expectation(nn.Module):
 
 
 class Voting(nn.Module):
-    """The majority of several answers, as logits whose softmax is the share of the votes.
+    """The vote of several answers, as logits whose softmax is each class's share of the votes.
 
-    The mean softmax of the answers counts as one vote more: it decides a tie, and no class's share is 0.
+    The mean softmax of the answers is added as one vote more, so that there are no ties and no class has a share of 0.
     """
 
     def __init__(self, model: nn.Module, votes: int) -> None:
@@ -78,7 +78,7 @@ class Voting(nn.Module):
 
 @contextmanager
 def seeded(seed: int, name: str | int) -> Iterator[None]:
-    """The global randomness, from which such models draw, is a function of seed and name, and then as it was before."""
+    """Within, the global randomness that such models draw from is set by seed and name; then it is what it was."""
     drawn = Streams(seed, torch.empty(0)).fork(name).seed % 2**32
     with own_randomness():
         torch.manual_seed(drawn)

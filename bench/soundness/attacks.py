@@ -1,6 +1,6 @@
-"""Checks of the attacks that were run on the model: whether their figures are worth anything.
+"""Checks of the attacks that were run on the model: did they do their work?
 
-What they did is read from their outcomes. Where that leaves a doubt, an attack is run once more on a few images.
+The answer is read from their outcomes. Where those do not tell, an attack is run once more on a few images.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from bench.evaluation.meter import Meter
 from bench.norms import Norm, norm
 from bench.outcomes import SURVIVED, WRONG_UNATTACKED, Outcomes
 from bench.soundness.check import Finding, check
+from bench.soundness.measured import NotRun
+from bench.soundness.sampling import part
 from bench.soundness.strength import TOLERANCE, misordered
-from bench.soundness.subject import NotRun, Subject, part
+from bench.soundness.subject import Subject
 
 OWN = 8
-"""Images that an attack under test is run on once more, at most."""
+"""An attack is run once more on at most so many images."""
 ROUNDING = 1e-5
-"""Divergence, in nats, that the rounding of the same logits in another batch may bring about."""
+"""Divergence, in nats, that may come from rounding alone, when the same images are answered in another batch."""
 HARDLY = 0.01
-"""Share of eps that counts as no move."""
+"""A move below this share of eps counts as none."""
 UNKNOWN = 1000
-"""Passes per image reckoned for an attack that does not say what it costs."""
+"""Passes per image that are assumed of an attack that does not say what it costs."""
 
 
 def judged(subject: Subject) -> list[tuple[Trial, Outcomes]]:
@@ -50,7 +52,7 @@ def budget(subject: Subject) -> Finding:
     """Did every attack stay within its ball and the box?
 
     The value counts attacks that did not. Every image that an attack returns is verified before it is judged; this
-    check says of how many that holds.
+    check reports how that went.
 
     Source: AttackBench (Cinà et al. 2025); torchattacks and foolbox users' reports.
     """
@@ -68,8 +70,8 @@ def budget(subject: Subject) -> Finding:
 def attack_moves(subject: Subject) -> Finding:
     """Did every attack move its images at all?
 
-    The value counts attacks that returned what they were given. One under which a prediction changed, or any softmax
-    by more than rounding, has moved its images; any other is run once more on a few.
+    The value counts attacks that returned what they were given. An attack has moved its images if a prediction changed,
+    or any softmax by more than rounding. If neither happened, it is run once more on a few images to see.
 
     Source: Pintor et al. 2022 (silent failures of attacks).
     """
@@ -80,7 +82,7 @@ def attack_moves(subject: Subject) -> Finding:
         changed = (outcomes.broken_by[tried] != SURVIVED) | (outcomes.divergence[tried] > ROUNDING)
         if changed.any() or not tried.any():
             continue
-        few = part(subject.chunk, torch.arange(min(OWN, len(subject.chunk.y)), device=subject.device))
+        few = part(subject.attacked, torch.arange(min(OWN, len(subject.attacked.y)), device=subject.device))
         moved = norm(trial.norm).size(subject.tried(few, trial).adv - few.x)
         if moved.max() < HARDLY * float(trial.eps):
             idle.append(trial.name)
@@ -93,8 +95,8 @@ def attack_moves(subject: Subject) -> Finding:
 def attack_strength(subject: Subject) -> Finding:
     """Did every attack break no fewer images than random noise, or than FGSM?
 
-    The value is the largest share of images that noise or FGSM gains over an attack. Weaker than noise fails, weaker
-    than one step of FGSM warns.
+    The value is the largest share of images that noise or FGSM gains over an attack. It fails if an attack is weaker
+    than noise, and warns if one is weaker than FGSM.
 
     Source: Carlini et al. 2019, section 5.
     """
@@ -102,12 +104,12 @@ def attack_strength(subject: Subject) -> Finding:
     for trial, outcomes in judged(subject):
         if not subject.of_threat(trial):
             continue
-        _, mine, theirs = np.intersect1d(subject.chunk.sample, outcomes.sample, return_indices=True)
+        _, mine, theirs = np.intersect1d(subject.attacked.sample, outcomes.sample, return_indices=True)
         if not len(mine):
             continue
         rows = torch.from_numpy(mine).to(subject.device)
         broken = torch.from_numpy(~outcomes.correct[theirs]).to(subject.device)
-        fgsm = subject.found(FGSM_ATTACK).broken
+        fgsm = subject.result_of(FGSM_ATTACK).broken
         findings.append(misordered(subject.noise[rows], broken, ("random noise", trial.name)))
         findings.append(misordered(fgsm[rows], broken, ("FGSM", trial.name), otherwise="warn"))
     if not findings:
@@ -119,8 +121,8 @@ def attack_strength(subject: Subject) -> Finding:
 def silent_success(subject: Subject) -> Finding:
     """Does every attack return a misclassified image where it has seen one within its budget?
 
-    The value counts images of which it did not, and warns at one: the attack's figures are too high. Every attack that
-    is cheap enough is run once more on a few images, one at a time, and all that it shows to the model is watched.
+    The value counts images for which it did not. A single one warns: the accuracy under that attack is too high. Every
+    attack that is cheap enough is run once more on a few images, one by one, and all that it shows the model is noted.
 
     Source: Pintor et al. 2022, indicator 3.
     """
@@ -128,11 +130,11 @@ def silent_success(subject: Subject) -> Finding:
         raise NotRun("the model's answers are random")
     lost, n, at_fault, passed_over = 0, 0, [], []
     for trial, _ in judged(subject):
-        count = min(OWN, len(subject.chunk.y), subject.effort.own // cost(trial, subject.images.classes))
+        count = min(OWN, len(subject.attacked.y), subject.effort.own // cost(trial, subject.images.classes))
         if not count:
             passed_over.append(trial.name)
         for row in torch.arange(count, device=subject.device)[:, None]:
-            image = part(subject.chunk, row)
+            image = part(subject.attacked, row)
             watch = Watch(subject.search, image, norm(trial.norm), float(trial.eps))
             adv = attacked(Meter(watch), image, trial).adv
             n += 1
@@ -148,7 +150,7 @@ def silent_success(subject: Subject) -> Finding:
 
 
 def cost(trial: Trial, classes: int) -> int:
-    """Passes that an attack takes for an image."""
+    """Passes that an attack is expected to take for an image."""
     return (trial.attack and sum(trial.attack.passes(classes))) or UNKNOWN
 
 

@@ -1,6 +1,6 @@
-"""What a soundness check is: a question to a model under examination, and how its answer is judged.
+"""What a soundness check is: a question about a model, what was measured, and how that is judged.
 
-Counts on few images are judged by exact tests, so that a small subset raises no false alarm.
+Counts of images are judged by exact tests, so that bad luck with a few images raises no false alarm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 
 from bench.errors import BenchError
-from bench.soundness.subject import NotRun, Subject
+from bench.soundness.measured import NotRun
+from bench.soundness.subject import Subject
 from bench.verdict import Judgement, Verdict
 
 
@@ -23,19 +24,19 @@ class Finding(NamedTuple):
     verdict: Judgement
     value: float | None
     n: int
-    """Samples it was measured on."""
+    """Images it was measured on."""
     detail: str
     """One line for a person."""
 
 
-def ruling(*, fail: bool = False, warn: bool = False) -> Judgement:
-    """The graver of what is true."""
+def judgement(*, fail: bool = False, warn: bool = False) -> Judgement:
+    """The graver one of what is true; "pass" if neither is."""
     return "fail" if fail else "warn" if warn else "pass"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A question to a model under examination.
+    """A question about a model under examination.
 
     Attributes:
         name: as it is stored and shown.
@@ -52,7 +53,7 @@ class Check:
     version: int = 1
 
     def __call__(self, subject: Subject) -> Verdict:
-        """The verdict; "not-run" with the reason where it cannot be had."""
+        """The verdict; "not-run" and the reason where there can be none."""
         try:
             finding = self.find(subject)
         except torch.OutOfMemoryError:
@@ -65,7 +66,7 @@ class Check:
 
 
 def check(name: str, threshold: float | None = None) -> Callable[[Callable[[Subject], Finding]], Check]:
-    """Make a check of a function; the first line of its docstring is the question."""
+    """A decorator that makes a check of a function; the question is the first line of its docstring."""
 
     def made(find: Callable[[Subject], Finding]) -> Check:
         asks = (find.__doc__ or "").strip().splitlines()[0]
@@ -75,7 +76,7 @@ def check(name: str, threshold: float | None = None) -> Callable[[Callable[[Subj
 
 
 RISK = 0.01
-"""A count is held against a model only if chance would bring it about less often than this."""
+"""A count speaks against a model only if chance alone would lead to it less often than this."""
 
 
 def tail(count: int, n: int, share: float) -> float:
@@ -85,10 +86,10 @@ def tail(count: int, n: int, share: float) -> float:
 
 
 def beyond(count: int, n: int, share: float) -> bool:
-    """Whether `count` of n images is more than `share` of them, beyond chance: of 64 images 3 are beyond 0.5 %."""
+    """Whether `count` of n images are so many that the true share must exceed `share`: 3 of 64 are more than 0.5 %."""
     return count > n * share and tail(count, n, share) < RISK
 
 
 def outweighs(more: int, less: int) -> bool:
-    """Whether `more` against `less` images is no fair coin's doing: 7 against none, 14 against 3 (a sign test)."""
+    """Whether `more` exceeds `less` by too much for a fair coin: 7 to 0 does, or 14 to 3 (a sign test)."""
     return more > less and tail(more, more + less, 0.5) < RISK

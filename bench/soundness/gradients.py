@@ -7,25 +7,26 @@ from torch import Tensor
 
 from bench.errors import BadModel
 from bench.losses import margin
-from bench.soundness.check import Finding, beyond, check, ruling
-from bench.soundness.subject import NotRun, Subject
+from bench.soundness.check import Finding, beyond, check, judgement
+from bench.soundness.measured import NotRun
+from bench.soundness.subject import Subject
 
 RARE, COMMON = 0.001, 0.01
-"""Share of images with a useless gradient from which on a model is warned of, and from which on it fails."""
+"""If more than these shares of the images have a useless gradient, there is a warning, or the check fails."""
 PROBED = 32
-"""Images whose gradient is held against differences."""
+"""Images whose gradient is compared with differences."""
 DIRECTIONS = 16
 """Random directions for each."""
 REACH = 1 / 8
-"""Length of a difference to either side, as a share of eps: half a step of the customary PGD."""
+"""How far each difference reaches to either side, as a share of eps: half a step of the usual PGD."""
 
 
 @check("zero-gradient", COMMON)
 def zero_gradient(subject: Subject) -> Finding:
     """Does every image have a gradient that is not zero everywhere?
 
-    The value is the share of images where it is zero, of the cross-entropy or of the DLR, at the image or at a random
-    start; it fails beyond 1 % and warns beyond 0.1 %.
+    The value is the share of images where that of the cross-entropy or of the DLR is zero, at the image or at a random
+    start. It fails above 1 % and warns above 0.1 %, each if that is more than chance would give.
 
     Source: AutoAttack's flag (checks.py), which looks at the DLR alone; Pintor et al. 2022, indicator 1.
     """
@@ -36,7 +37,7 @@ def zero_gradient(subject: Subject) -> Finding:
 def nan_gradient(subject: Subject) -> Finding:
     """Does every image have a gradient of finite numbers?
 
-    Measured and judged as zero gradients are.
+    It is measured and judged like zero gradients.
 
     Source: Athalye et al. 2018, section 3 (numerical instability); Pintor et al. 2022.
     """
@@ -44,9 +45,9 @@ def nan_gradient(subject: Subject) -> Finding:
 
 
 def useless(flawed: Tensor, kind: str) -> Finding:
-    """What a share of useless gradients means."""
+    """Judge how many images have a useless gradient."""
     n, count = len(flawed), int(flawed.sum())
-    verdict = ruling(fail=beyond(count, n, COMMON), warn=beyond(count, n, RARE))
+    verdict = judgement(fail=beyond(count, n, COMMON), warn=beyond(count, n, RARE))
     return Finding(verdict, count / n, n, f"{count} of {n} images have a gradient that is {kind}")
 
 
@@ -54,16 +55,17 @@ def useless(flawed: Tensor, kind: str) -> Finding:
 def finite_difference(subject: Subject) -> Finding:
     """Does the gradient foretell how the margin changes along random directions?
 
-    The value is the median over images, each moved to a random start, of the cosine between the slopes that autograd
-    says and the differences that are seen, on 16 random directions of an eighth of eps to either side. Below the
-    threshold the graph is interrupted or the gradient is shattered, and it fails.
+    Each image is moved to a random start. From there the margin is measured an eighth of eps to either side along 16
+    random directions, and the differences are compared with those that the gradient foretells, by the cosine between
+    the two. The value is the median cosine over the images. It fails below the threshold: the graph is interrupted, or
+    the gradient is shattered.
 
     Source: Athalye et al. 2018, section 3 (shattered gradients); Pintor et al. 2022.
     """
-    n = min(PROBED, len(subject.chunk.y))
-    y, reach = subject.chunk.y[:n], REACH * subject.radius[:n, None, None, None]
+    n = min(PROBED, len(subject.attacked.y))
+    y, reach = subject.attacked.y[:n], REACH * subject.radius[:n, None, None, None]
     room = reach.clamp(max=0.05)
-    x = subject.near[:n].clamp(room, 1 - room)  # off the border of the box, where a model may clamp its pixels
+    x = subject.random_start[:n].clamp(room, 1 - room)  # off the border of the box, where a model may clamp its pixels
     try:
         grad = subject.slope(x, y, "margin")
     except BadModel as problem:
@@ -80,4 +82,4 @@ def finite_difference(subject: Subject) -> Finding:
         raise NotRun("the gradient is not finite")
     value = float(cosine.median())
     detail = f"median cosine over {n} images; a quarter of them lies below {float(cosine.quantile(0.25)):.2f}"
-    return Finding(ruling(fail=value < 0.5), value, n, detail)
+    return Finding(judgement(fail=value < 0.5), value, n, detail)

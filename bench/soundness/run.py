@@ -1,4 +1,4 @@
-"""Running the checks."""
+"""All checks in their order, and running them."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ EFFORTS: Mapping[Which, Effort] = MappingProxyType(
         "all": Effort(images=512, one_in=1, points=1_000, queries=5_000, own=40_000),
     }
 )
-"""`default` takes less than 5 % of what the standard attack takes on all images if three of four survive it; `all` has
-no such bound."""
+"""The work of `default` stays below 5 % of what the standard attack costs on all images if three of four survive it;
+`all` has no such bound."""
 STANDARD = 7_864 + 1_910
-"""Passes that AutoAttack takes for an image that survives: forwards and backwards of the reference."""
+"""Forward and backward passes that the reference AutoAttack takes for an image that survives."""
 ALLOWED = 0.05
-"""Share of those that the checks may take."""
+"""The checks may take this share of those passes."""
 
 
 @check("cost", ALLOWED)
 def cost(subject: Subject) -> Finding:
     """What did the checks cost?
 
-    The value is their passes, forward and backward, as a share of what the standard attack takes on those of all
-    images that are classified correctly, if three of four survive. Only reported.
+    The value is their passes, forward and backward, as a share of what the standard attack would take on all images
+    that are classified correctly if three of four survived it. It is only reported.
 
     Source: evaluation cost model, counted on the reference implementation.
     """
-    right = float((subject.clean.argmax(1) == subject.looked.y).double().mean())
+    right = float((subject.clean.argmax(1) == subject.shown.y).double().mean())
     standard = STANDARD * 0.75 * max(1.0, right * len(subject.images))
     detail = f"{subject.passes} passes, forward and backward"
     return Finding("pass", subject.passes / standard, len(subject.images), detail)

@@ -1,4 +1,4 @@
-"""A model under examination: the images it is asked about, and what was measured of it, each thing once."""
+"""A model under examination, and what is measured of it: each thing when it is first asked for, and once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -27,27 +25,25 @@ from bench.evaluation.random_models import FEW, STEADY, Expectation, Voting, uns
 from bench.norms import Norm
 from bench.outcomes import Outcomes
 from bench.randomness import Streams
+from bench.soundness.measured import AttackResult, Course, Flaws, NotRun
+from bench.soundness.sampling import in_turns, part
 
 WALK = 40
-"""Steps of the walk whose course is recorded: twice those of the customary PGD."""
-LOOKED = 4
-"""How many times as many images are only looked at as are attacked."""
-
-
-class NotRun(Exception):  # no error: the message says why there is nothing to measure
-    """A check cannot be run on this model."""
+"""Steps of the walk that is recorded: twice as many as the usual PGD takes."""
+SHOWN = 4
+"""For each image that is attacked, so many are shown to the model without attack."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent.
+    """How much work the checks may do.
 
     Attributes:
-        images: attacked at most; all of them are classified correctly without attack.
-        one_in: of so many images that are classified correctly one may be attacked.
-        points: random perturbations per image.
-        queries: of the black-box attack.
-        own: passes that running an attack under test once more may take.
+        images: at most so many images are attacked.
+        one_in: and of the images that are classified correctly no more than one in so many.
+        points: random perturbations that are tried per image.
+        queries: that the black-box attack may make.
+        own: passes that an attack from the evaluation may take when it is run once more.
     """
 
     images: int
@@ -57,44 +53,17 @@ class Effort:
     own: int
 
 
-class Found(NamedTuple):
-    """What an attack made of some images."""
-
-    adv: Tensor
-    """(B,C,H,W)."""
-    logits: Tensor
-    """(B,K) the model's answer to them."""
-    broken: Tensor
-    """(B,) bool."""
-
-
-class Course(NamedTuple):
-    """A walk that nobody leaves, iterate by iterate."""
-
-    loss: Tensor
-    """(steps + 1, B) cross-entropy."""
-    broken: Tensor
-    """(steps + 1, B) bool."""
-
-
-class Flaws(NamedTuple):
-    """Whose gradient is of no use to an attack, of either loss, at the image or near it; (B,) bool each."""
-
-    zero: Tensor
-    nan: Tensor
-
-
 class Scaled(nn.Module):
     """A model with its logits divided by a temperature."""
 
     def __init__(self, model: nn.Module, temperature: float) -> None:
-        """See `model`."""
+        """Ask `model`, and divide what it answers."""
         super().__init__()
         self.model, self.temperature = model, temperature
         self.training = model.training
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,K)."""
+        """(B,K) the divided logits."""
         logits: Tensor = self.model(x)
         return logits / self.temperature
 
@@ -103,9 +72,11 @@ class Scaled(nn.Module):
 class Subject:
     """A model under examination.
 
-    It is asked about a stratified subset of the images (`looked`), and attacked on some of those that it classifies
-    correctly (`chunk`). If its answers are random, attacks see their expectation and it is judged by vote, provided
-    that it was evaluated so; else nothing is measured by attacks.
+    It is shown some of the images, about equally many of each class (`shown`), and attacked on a part of those that it
+    classifies correctly (`attacked`). Attacks on a model whose answers are random see the mean of several answers, and
+    a vote decides, if it was evaluated like that; if it was not, it is not attacked at all.
+
+    Shapes: M images are shown, S are attacked, B are those of a call.
 
     Attributes:
         model: frozen and in eval mode.
@@ -114,12 +85,12 @@ class Subject:
         eps: radius of the threat.
         seed: of the subset and of all randomness.
         device: where the model is.
-        effort: how much may be spent.
+        effort: how much work may be done.
         batch_size: images in memory at a time.
         runs: what attacks did to it on those images, or the error of one that left its budget.
         recorded_clean: hits and number of images of its clean accuracy by its own record; None if it has none.
-        eot: answers whose mean the attacks see; 1 for the plain model.
-        votes: answers that decide.
+        eot: attacks see the mean of so many answers; 1 for a model that is not random.
+        votes: so many answers are asked for to decide; 1 likewise.
     """
 
     model: nn.Module
@@ -134,7 +105,7 @@ class Subject:
     recorded_clean: tuple[int, int] | None
     eot: int = 1
     votes: int = 1
-    _found: dict[tuple[Attack, Fraction, float], Found] = field(default_factory=dict, init=False)
+    _results: dict[tuple[Attack, Fraction, float], AttackResult] = field(default_factory=dict, init=False)
 
     @cached_property
     def meter(self) -> Meter:
@@ -157,13 +128,13 @@ class Subject:
         return self.meter.forwards + self.meter.backwards
 
     def affordable(self, of: float) -> int:
-        """How many of so many images may be attacked."""
+        """How many images may be attacked where `of` are at hand."""
         return max(1, min(self.effort.images, int(of / self.effort.one_in)))
 
     @cached_property
-    def looked(self) -> Chunk:
-        """A stratified subset, in turns one image of each class."""
-        rows = in_turns(self.images, self.seed)[: LOOKED * self.affordable(len(self.images))]
+    def shown(self) -> Chunk:
+        """The images that the model is shown: in turns one of each class."""
+        rows = in_turns(self.images, self.seed)[: SHOWN * self.affordable(len(self.images))]
         x, y = self.images.batch(rows, self.device)
         chunk = Chunk(x, y, self.images.sample[rows], self.images.classes)
         check_pixels(chunk)
@@ -171,13 +142,13 @@ class Subject:
 
     @cached_property
     def clean(self) -> Tensor:
-        """(M,K) logits of what it is asked about."""
-        return self.logits(self.looked.x)
+        """(M,K) the model's logits of the shown images."""
+        return self.logits(self.shown.x)
 
     @cached_property
     def unsteadiness(self) -> float:
         """Largest difference between answers to the same images, relative to the largest logit."""
-        return unsteadiness(lambda x: self.logits(x, self.meter), self.looked.x[:FEW])
+        return unsteadiness(lambda x: self.logits(x, self.meter), self.shown.x[:FEW])
 
     @property
     def random(self) -> bool:
@@ -185,28 +156,28 @@ class Subject:
         return self.unsteadiness > STEADY
 
     @cached_property
-    def chunk(self) -> Chunk:
-        """The attacked images.
+    def attacked(self) -> Chunk:
+        """The images that are attacked; the model classifies them correctly.
 
         Raises:
             NotRun: none is classified correctly, or the answers are random.
         """
         if self.random and self.eot == 1:
             raise NotRun("the model's answers are random; evaluate it in expectation and by vote")
-        right = (self.clean.argmax(1) == self.looked.y).nonzero()[:, 0]
+        right = (self.clean.argmax(1) == self.shown.y).nonzero()[:, 0]
         if not len(right):
-            raise NotRun(f"none of {len(self.looked.y)} images is classified correctly without attack")
-        share = len(right) / len(self.looked.y)
-        return part(self.looked, right[: self.affordable(share * len(self.images))])
+            raise NotRun(f"none of {len(self.shown.y)} images is classified correctly without attack")
+        share = len(right) / len(self.shown.y)
+        return part(self.shown, right[: self.affordable(share * len(self.images))])
 
     def of_threat(self, trial: Trial) -> bool:
-        """Whether a trial attacked within the threat model that is examined."""
+        """Whether a trial attacked in the norm and radius that are examined."""
         return trial.attack is not None and (trial.norm, trial.eps) == (self.norm.name, self.eps)
 
     @cached_property
     def streams(self) -> Streams:
         """Randomness of the attacked images."""
-        samples = torch.from_numpy(self.chunk.sample.astype(np.int64)).to(self.device)
+        samples = torch.from_numpy(self.attacked.sample.astype(np.int64)).to(self.device)
         return Streams(self.seed, samples).fork("soundness")
 
     def logits(self, x: Tensor, model: nn.Module | None = None, *, batch_size: int | None = None) -> Tensor:
@@ -215,8 +186,8 @@ class Subject:
         return torch.cat([logits_of(model or self.decides, some, self.images.classes) for some in parts])
 
     def batches(self) -> Iterator[Tensor]:
-        """Positions of the attacked images, as many at a time as may be in memory."""
-        yield from torch.split(torch.arange(len(self.chunk.y), device=self.device), self.batch_size)
+        """Positions of the attacked images, `batch_size` at a time."""
+        yield from torch.split(torch.arange(len(self.attacked.y), device=self.device), self.batch_size)
 
     def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """(B,C,H,W) gradient of a loss at some images.
@@ -234,21 +205,21 @@ class Subject:
         return "cross_entropy", "dlr" if self.images.classes > 3 else "margin"
 
     @cached_property
-    def near(self) -> Tensor:
+    def random_start(self) -> Tensor:
         """(S,C,H,W) a random start of each attacked image."""
-        noise = self.norm.noise(self.streams.fork("start"), self.chunk.x, self.radius)
-        return (self.chunk.x + noise).clamp(0, 1)
+        noise = self.norm.noise(self.streams.fork("start"), self.attacked.x, self.radius)
+        return (self.attacked.x + noise).clamp(0, 1)
 
     @cached_property
     def flaws(self) -> Flaws:
-        """Useless gradients, of both losses, at the images and at a random start."""
-        places = self.chunk.x, self.near
-        zero = torch.zeros_like(self.chunk.y, dtype=torch.bool)
+        """Whose gradient is useless: that of either loss, at the image or at its random start."""
+        places = self.attacked.x, self.random_start
+        zero = torch.zeros_like(self.attacked.y, dtype=torch.bool)
         nan = zero.clone()
         for rows in self.batches():
             for place in places:
                 for loss in self.losses:
-                    grad = self.slope(place[rows], self.chunk.y[rows], loss).flatten(1)
+                    grad = self.slope(place[rows], self.attacked.y[rows], loss).flatten(1)
                     zero[rows] |= (grad == 0).all(1)
                     nan[rows] |= ~grad.isfinite().all(1)
         return Flaws(zero, nan)
@@ -256,18 +227,18 @@ class Subject:
     @property
     def radius(self) -> Tensor:
         """(S,) eps."""
-        return torch.full(self.chunk.y.shape, float(self.eps), device=self.device)
+        return torch.full(self.attacked.y.shape, float(self.eps), device=self.device)
 
     @cached_property
     def course(self) -> Course:
-        """A walk like PGD's, which goes on with broken images."""
-        start = self.norm.noise(self.streams.fork("course"), self.chunk.x, self.radius)
+        """A walk like PGD's, which also goes on with images that are broken."""
+        start = self.norm.noise(self.streams.fork("course"), self.attacked.x, self.radius)
         parts = [self._walk(rows, start[rows]) for rows in self.batches()]
         return Course(*(torch.cat(column, 1) for column in zip(*parts, strict=True)))
 
     def _walk(self, rows: Tensor, start: Tensor) -> Course:
-        """The course of some images."""
-        x, y, radius = self.chunk.x[rows], self.chunk.y[rows], self.radius[rows]
+        """The walk of some of the attacked images."""
+        x, y, radius = self.attacked.x[rows], self.attacked.y[rows], self.radius[rows]
         loss, broken = [], []
 
         def gain(adv: Tensor) -> Tensor:
@@ -285,21 +256,21 @@ class Subject:
 
     @cached_property
     def noise(self) -> Tensor:
-        """(S,) bool, who is broken by a random perturbation of size eps."""
-        own, broken = self.streams.fork("noise"), torch.zeros_like(self.chunk.y, dtype=torch.bool)
+        """(S,) bool, whether any of the random perturbations of size eps breaks the image."""
+        own, broken = self.streams.fork("noise"), torch.zeros_like(self.attacked.y, dtype=torch.bool)
         for point in range(self.effort.points):
-            direction = self.norm.steepest(own.normal(tuple(self.chunk.x.shape[1:]), point))
-            adv = (self.chunk.x + float(self.eps) * direction).clamp(0, 1)
-            broken |= self.logits(adv).argmax(1) != self.chunk.y
+            direction = self.norm.steepest(own.normal(tuple(self.attacked.x.shape[1:]), point))
+            adv = (self.attacked.x + float(self.eps) * direction).clamp(0, 1)
+            broken |= self.logits(adv).argmax(1) != self.attacked.y
         return broken
 
-    def tried(self, chunk: Chunk, trial: Trial, temperature: float = 1.0) -> Found:
-        """What an attack makes of some images, its budget verified.
+    def tried(self, chunk: Chunk, trial: Trial, temperature: float = 1.0) -> AttackResult:
+        """Run an attack on some images, and verify that it kept to its budget.
 
         Args:
             chunk: the images.
             trial: the attack.
-            temperature: that the logits are divided by as the attack sees them.
+            temperature: the attack sees the logits divided by it.
 
         Raises:
             OutOfBudget: it left its ball or the box.
@@ -308,41 +279,24 @@ class Subject:
         rows = torch.split(torch.arange(len(chunk.y), device=self.device), self.batch_size)
         adv = torch.cat([attacked(meter, part(chunk, some), trial).adv for some in rows])
         logits = self.logits(adv)
-        return Found(adv, logits, logits.argmax(1) != chunk.y)
+        return AttackResult(adv, logits, logits.argmax(1) != chunk.y)
 
-    def found(self, attack: Attack, *, eps: Fraction | None = None, temperature: float = 1.0) -> Found:
-        """What an attack makes of the attacked images; computed once."""
+    def result_of(self, attack: Attack, *, eps: Fraction | None = None, temperature: float = 1.0) -> AttackResult:
+        """What an attack does to the attacked images; it is run the first time this is asked for."""
         attack, eps = attack.fitted(self.images.classes), self.eps if eps is None else eps
         key = attack, eps, temperature
-        if key not in self._found:
+        if key not in self._results:
             trial = Trial(repr(attack), attack, self.norm.name, eps, self.seed)
-            self._found[key] = self.tried(self.chunk, trial, temperature)
-        return self._found[key]
+            self._results[key] = self.tried(self.attacked, trial, temperature)
+        return self._results[key]
 
 
 @contextmanager
 def interruption_named() -> Iterator[None]:
-    """What torch says of pixels that no gradient reaches, as an error of the model."""
+    """Turn torch's complaint that no gradient reaches the pixels into an error that says so."""
     try:
         yield
     except RuntimeError as problem:
         if not re.search("does not require grad|not have been used", str(problem)):
             raise
         raise BadModel("the model passes no gradient to its pixels") from problem
-
-
-def part(chunk: Chunk, rows: Tensor) -> Chunk:
-    """Some images of a chunk."""
-    return Chunk(chunk.x[rows], chunk.y[rows], chunk.sample[rows.cpu().numpy()], chunk.classes)
-
-
-def in_turns(images: Images, seed: int) -> npt.NDArray[np.intp]:
-    """(N,) rows of all images in an order of which every beginning is stratified: in turns one image of each class."""
-    samples = torch.from_numpy(images.sample.astype(np.int64))
-    order = Streams(seed, samples).fork("soundness").uniform(()).argsort(stable=True).numpy()
-    labels = images.labels[order]
-    turn = np.zeros(len(order), np.intp)
-    for k in np.unique(labels):
-        mine = labels == k
-        turn[mine] = np.arange(mine.sum())
-    return order[np.argsort(turn, kind="stable")]

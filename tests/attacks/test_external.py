@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.attacks import external
-from bench.attacks.external import ROUNDING, External, Foolbox, Plain, TorchAttacks, parse, without_rounding
+from bench.attacks import external_names
+from bench.attacks.external import ROUNDING, External, Foolbox, Plain, TorchAttacks, without_rounding
 from bench.attacks.trial import fitted, plan
 from bench.errors import BadBudget, BadModel, BadOption, OutOfBudget, UnknownName
 from bench.evaluation.judge import Case, Chunk, judge
@@ -107,50 +107,7 @@ class Fake(External):
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(external, "LIBRARIES", {"fake": Fake})
-
-
-def test_a_text_names_library_attack_and_literal_arguments():
-    assert parse("torchattacks:PGD") == TorchAttacks("PGD")
-    text = "torchattacks:PGD( steps = 50,alpha=2/255, random_start=False)"
-    assert parse(text) == TorchAttacks("PGD", (("alpha", 2 / 255), ("random_start", False), ("steps", 50)))
-    assert parse("foolbox:X(a=[1, (2, 'b')], c=None, d=-1e-3)").arguments == (
-        ("a", (1, (2, "b"))),
-        ("c", None),
-        ("d", -1e-3),
-    )
-    assert str(parse("foolbox:X(b=(1, 2), a='x')")) == "foolbox:X(a='x',b=(1,2))"
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        "PGD(steps=",
-        "PGD(steps)",
-        "PGD(10)",
-        "PGD(steps=len('abc'))",
-        "PGD(steps=__import__('os').getpid())",
-        "PGD(steps=2**9)",
-        "PGD(**{'steps': 1})",
-        "PGD(steps={1: 2})",
-        "PGD(steps=b'x')",
-        "PGD(steps=1/0)",
-        "PGD(steps='a'/2)",
-        "PGD.real(steps=1)",
-        "PGD()()",
-        "PGD; import os",
-        "",
-    ],
-)
-def test_anything_else_is_refused_in_one_line_and_not_executed(call):
-    with pytest.raises(BadOption, match=r"cannot be read; write torchattacks:Name") as refused:
-        parse(f"torchattacks:{call}")
-    assert "\n" not in str(refused.value)
-
-
-def test_an_unknown_library_is_told_with_the_nearest():
-    with pytest.raises(UnknownName, match="no library of attacks is called 'torchattack'; did you mean 'torchattacks'"):
-        plan(["torchattack:PGD"], eps=EPS, batch_size=8)
+    monkeypatch.setattr(external_names, "LIBRARIES", {"fake": Fake})
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):

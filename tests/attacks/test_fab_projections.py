@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyautoattack.fab_projections import projection_l2, projection_linf
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from bench.attacks.fab_projections import moves_onto
+from bench.attacks.fab_projections import KEPT, NEWTON_STEPS, moves_onto
 from bench.norms import L2, LINF, NORMS, Norm
 
 BOTH = pytest.mark.parametrize("norm", [LINF, L2], ids=lambda norm: norm.name)
@@ -56,17 +56,37 @@ def test_moves_are_the_smallest_onto_the_hyperplane_and_stay_in_the_box(seed, pi
     torch.testing.assert_close(moves, bisected(points, normal, gap, NORMS[name]), rtol=1e-5, atol=1e-9)
 
 
+LAST = 1 - 2**-53
+"""The largest share below 1: only rounding decides whether the box reaches the hyperplane."""
+
+
 @given(SEEDS, PIXELS, TAILS, st.floats(0.5, 1, exclude_max=True), st.sampled_from(sorted(NORMS)))
+@example(seed=13, pixels=12, tails=3.0, share=LAST, name="Linf")  # these four went back by 1e14, or to the start
+@example(seed=3, pixels=5, tails=0.0, share=LAST, name="L2")
+@example(seed=2, pixels=2, tails=0.0, share=LAST, name="L2")
+@example(seed=0, pixels=8, tails=0.0, share=LAST, name="L2")
 @settings(deadline=None, max_examples=150)
 def test_at_the_edge_of_the_box_a_little_may_be_missing_but_never_too_much_is_done(seed, pixels, tails, share, name):
+    """How little is Newton's theorem; how near to the reference, what rounding of the sum over the pixels makes of it.
+
+    What is gained is a concave function of the length. From one step of Newton's to the next let the missing part
+    fall to a share a, and the slope to a share b: then a + b <= 1, so that a * b <= 1/4. The first length is such a
+    step from 0, where all is missing and the slope is 1; six more follow.
+    """
     points, normal, gap = drawn(seed, pixels, tails, share)
     moves = moves_onto(points, normal, gap, NORMS[name])
     assert float((points + moves).min()) >= 0
     assert float((points + moves).max()) <= 1
     gained = (moves * normal).sum(2)
     assert (gained <= gap * (1 + 1e-9)).all()
-    assert (gained >= gap * 0.96).all()
-    torch.testing.assert_close(moves, bisected(points, normal, gained, NORMS[name]), rtol=1e-4, atol=1e-7)
+    slope = normal.abs() * NORMS[name].steepest(normal).abs()
+    room = torch.where(normal > 0, 1 - points, points)
+    left = ((moves.abs() < room) * slope).sum(2) / slope.sum(1).clamp(min=1e-30)
+    may_miss = (4.0 ** -(NEWTON_STEPS + 1) / left).clamp(1 - KEPT, 0.1)  # the worst of four million cases was 4.4 %
+    assert (gained >= gap * (1 - may_miss - 1e-9)).all()
+    expected = bisected(points, normal, gained, NORMS[name])
+    rounding = 2 * pixels * 2**-53 * gap[..., None] / normal.abs()  # of either sum; a pixel moves by its part of that
+    assert ((moves - expected).abs() <= 1e-7 + 1e-4 * expected.abs() + rounding.where(normal != 0, 0)).all()
 
 
 @given(SEEDS, PIXELS, TAILS, st.sampled_from([-1.3, -1.0, 1.0, 50.0]), st.sampled_from(sorted(NORMS)))

@@ -26,34 +26,9 @@ BALLS = [pytest.param(LINF, 0.12, id="Linf"), pytest.param(L2, 0.6, id="L2")]
 FEW = Square(queries=300)
 
 
-class Exact(nn.Module):
-    """Computes in float64, so that an image has the same logits in every batch."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model.double()
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x.double())
-        return logits.float()
-
-
 @pytest.fixture(scope="module")
-def net() -> nn.Module:
-    """A small network that has seen the digits under noise, ready to be attacked."""
-    x, y = load("digits", "train").batch(slice(None))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(54, 10)
-        )
-        optimizer = torch.optim.Adam(model.parameters(), 0.01)
-        for _ in range(6):
-            for rows in torch.randperm(len(x)).split(128):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[rows] + 0.1 * torch.randn(len(rows), 1, 8, 8)), y[rows]).backward()
-                optimizer.step()
-    return Exact(model).eval().requires_grad_(False)
+def net(digits_network, exact) -> nn.Module:
+    return exact(digits_network()).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_another_precision_is_confirmed_and_a_false_break_stands():
     rows = look(standing, [0.45, 0.55, 0.3, 0.3])
     assert rows is not None
     assert rows.tolist() == [0, 2, 3]
-    assert standing.height[0].item() == pytest.approx(-0.05)
+    assert standing.margin[0].item() == pytest.approx(-0.05)
     rows = look(standing, [0.6, 0.2, 0.2])
     assert rows is not None
     assert rows.tolist() == [1, 2]

@@ -23,22 +23,15 @@ EPS = Fraction(8, 100)
 
 
 @pytest.fixture(scope="module")
-def net() -> nn.Module:
-    """A small network that has seen the digits, left in train mode as a user might."""
-    x, y = load("digits", "train").batch(slice(None))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            nn.Conv2d(1, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(54, 10)
-        )
-        optimizer = torch.optim.Adam(model.parameters(), 0.01)
-        for _ in range(6):
-            for rows in torch.randperm(len(x)).split(128):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[rows] + 0.1 * torch.randn(len(rows), 1, 8, 8)), y[rows]).backward()
-                optimizer.step()
-        optimizer.zero_grad()
-    return model.train()
+def net(digits_network) -> nn.Module:
+    """In train mode, as a user might leave it."""
+    return digits_network().train()
+
+
+@pytest.fixture(scope="module")
+def exact_net(digits_network, exact) -> nn.Module:
+    """The same, of which an image has the same answer in every batch, to the last bit."""
+    return exact(digits_network()).train()
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +115,14 @@ def test_passes_are_counted_exactly(net, images, attack, forwards, backwards):
 
 
 @pytest.mark.parametrize("size", [1, 7])
-def test_batch_size_and_subset_change_no_verdict(net, images, size):
+def test_batch_size_and_subset_change_no_verdict(exact_net, images, size):
     some = images.select(np.arange(0, 40))
     for each in plan(["pgd-sat", "cw"], eps=EPS, batch_size=40)[1:]:
-        together = whole(evaluate(net, some, [each], batch_size=40))
-        assert same(together, whole(evaluate(net, some, [each], batch_size=size)))
+        together = whole(evaluate(exact_net, some, [each], batch_size=40))
+        assert same(together, whole(evaluate(exact_net, some, [each], batch_size=size)))
         shuffled = some.select(np.random.default_rng(0).permutation(40))
-        assert same(together, whole(evaluate(net, shuffled, [each], batch_size=size)))
-        half = whole(evaluate(net, some.select(np.arange(20, 40)), [each], batch_size=40))
+        assert same(together, whole(evaluate(exact_net, shuffled, [each], batch_size=size)))
+        half = whole(evaluate(exact_net, some.select(np.arange(20, 40)), [each], batch_size=40))
         assert np.array_equal(half.broken_by, together.broken_by[20:])
 
 
@@ -298,15 +291,15 @@ def test_attacks_see_one_faster_twin_and_the_clean_trial_needs_none(net, images,
     assert made == []
 
 
-def test_the_twin_is_folded_and_changes_no_verdict(net, images, monkeypatch):
+def test_the_twin_is_folded_and_changes_no_verdict(exact_net, images, monkeypatch):
     trials = plan(["fgsm", "pgd-sat", "apgd-ce"], eps=EPS, batch_size=50)[1:]
     Seeing.seen.clear()
-    list(evaluate(net, images, [trial(Seeing())]))
+    list(evaluate(exact_net, images, [trial(Seeing())]))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in Seeing.seen[0].modules())
-    folded = [whole(evaluate(net, images, [each])) for each in trials]
+    folded = [whole(evaluate(exact_net, images, [each])) for each in trials]
     monkeypatch.setattr("bench.evaluation.evaluate.search_model", lambda model, probe: model)
     for each, found in zip(trials, folded, strict=True):
-        assert same(found, whole(evaluate(net, images, [each])))
+        assert same(found, whole(evaluate(exact_net, images, [each])))
 
 
 def test_the_model_decides_whatever_the_twin_says(net, images, monkeypatch):
@@ -333,9 +326,9 @@ class Hungry(nn.Module):
         return self.net(x)
 
 
-def test_where_memory_runs_out_chunks_are_divided_and_stay_chunks(net, images):
+def test_where_memory_runs_out_chunks_are_divided_and_stay_chunks(exact_net, images):
     each = trial(PGD(steps=5))
-    model, heard, kept = Hungry(net, 15), [], []
+    model, heard, kept = Hungry(exact_net, 15), [], []
     parts = list(
         evaluate(
             model,
@@ -350,7 +343,7 @@ def test_where_memory_runs_out_chunks_are_divided_and_stay_chunks(net, images):
     assert model.failed == [50, 25]
     assert heard[-1] == 120
     assert heard == sorted(heard)
-    wanted = list(evaluate(net, images, [each], batch_size=50))
+    wanted = list(evaluate(exact_net, images, [each], batch_size=50))
     assert same(whole(parts), whole(wanted))
     assert np.array_equal(kept, whole(wanted).sample[whole(wanted).broken_by != WRONG_UNATTACKED])
     assert np.array_equal(whole(parts).forwards, whole(wanted).forwards)

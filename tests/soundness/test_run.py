@@ -91,13 +91,39 @@ def test_verdicts_are_the_same_again_and_leave_the_model_and_all_randomness_alon
     assert list(run_checks(net, images, norm="Linf", eps=EPS, seed=0, checks=checks)) == first
 
 
+class Seen(nn.Module):
+    """Remembers all that it is asked about."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.asked = net, []
+
+    def forward(self, x):
+        self.asked.append(x.detach().clone())
+        return self.net(x)
+
+
 def test_the_seed_chooses_the_images(honest, images):
-    one, two = (
-        next(run_checks(honest("pgd-at"), images, norm="L2", eps=EPS, seed=seed, checks=[NAMED["random-noise"]]))
-        for seed in (0, 1)
-    )
-    assert one.verdict == two.verdict == "pass"
-    assert one != two
+    pixels, labels = images.batch(slice(None))
+
+    def drawn(seed):
+        net = Seen(honest("untrained"))
+        (verdict,) = run_checks(net, images, norm="L2", eps=EPS, seed=seed, checks=[NAMED["logits"]])
+        assert verdict.n == 4 * len(images) // 5
+        return (pixels.flatten(1)[:, None] == torch.cat(net.asked).flatten(1)).all(2).any(1)
+
+    one, two = drawn(0), drawn(1)
+    assert one.sum() == two.sum() == 4 * len(images) // 5
+    assert len(labels[one].bincount()) == len(labels[two].bincount()) == 10
+    assert torch.equal(drawn(0), one)
+    assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_gains_nothing_over_pgd_within_l2_either(honest, images, seed):
+    checks = [NAMED["random-noise"]]
+    (verdict,) = run_checks(honest("pgd-at"), images, norm="L2", eps=EPS, seed=seed, checks=checks)
+    assert verdict.verdict == "pass"
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

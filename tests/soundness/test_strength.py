@@ -14,7 +14,7 @@ from bench.attacks.trial import Trial
 from bench.norms import L2, LINF
 from bench.outcomes import FIRST_OF_LINEUP, SURVIVED, WRONG_UNATTACKED, Outcomes
 from bench.soundness import strength
-from bench.soundness.subject import Course, Found
+from bench.soundness.measured import AttackResult, Course
 
 EPS = Fraction(1, 10)
 
@@ -33,11 +33,11 @@ def stand_in(found, **more):
     def answer(attack, *, eps=None, temperature=1.0):
         for key in ((attack, eps), (attack, temperature), attack):
             if key in found:
-                return Found(torch.zeros(64, 1), torch.zeros(64, 2), found[key])
+                return AttackResult(torch.zeros(64, 1), torch.zeros(64, 2), found[key])
         raise AssertionError(f"{attack} was not expected")
 
-    chunk = SimpleNamespace(x=torch.zeros(64, 1, 4, 4), y=torch.zeros(64, dtype=torch.int64))
-    common = {"found": answer, "norm": LINF, "eps": EPS, "random": False, "chunk": chunk, "runs": {}}
+    attacked = SimpleNamespace(x=torch.zeros(64, 1, 4, 4), y=torch.zeros(64, dtype=torch.int64))
+    common = {"result_of": answer, "norm": LINF, "eps": EPS, "random": False, "attacked": attacked, "runs": {}}
     return SimpleNamespace(**common | more)
 
 
@@ -118,9 +118,9 @@ def test_two_losses_should_break_about_the_same(ce, dlr, verdict):
 )
 def test_a_scale_at_which_pgd_breaks_more(scaled, n, verdict):
     logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 5.0]])  # the last one is wrong and does not count
-    looked = SimpleNamespace(y=torch.tensor([0, 0, 0]))
+    shown = SimpleNamespace(y=torch.tensor([0, 0, 0]))
     broken = {(PGD_SAT, 1.0): mask(range(20), n=n), (PGD_SAT, 2.0): mask(range(20 + scaled), n=n)}
-    found = strength.logit_scale(stand_in(broken, clean=logits, looked=looked))
+    found = strength.logit_scale(stand_in(broken, clean=logits, shown=shown))
     assert (found.verdict, found.value) == (verdict, scaled / n)
     assert "mean margin 2" in found.detail
 

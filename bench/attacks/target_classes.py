@@ -8,14 +8,14 @@ from torch import Tensor
 from bench.attacks.standing import Standing
 
 MAX_TARGETS = 9
-"""Targets of the standard line-up, where there are as many other classes."""
+"""Targets of the standard line-up; fewer where there are fewer wrong classes."""
 
 
 def ranked_targets(standing: Standing, targets: int | None) -> Tensor:
-    """(B,T) int64 the wrong classes of largest logit at the unperturbed images, largest first; a forward pass each.
+    """(B,T) int64, for each image of the batch the wrong classes of largest logit, largest first.
 
-    Rows of images that have left are 0. T is `targets`, or the number of wrong classes if that is smaller or None is
-    asked for.
+    It takes a forward pass on the unperturbed images. T is `targets`, or the number of wrong classes if `targets` is
+    None or larger. Images that have left get class 0, which means nothing.
 
     Source: Croce and Hein 2020, section 4.
     """
