@@ -32,10 +32,10 @@ POLL = 0.5
 BEGUN = 1e-9
 """The share of a unit that has begun and said nothing yet."""
 
-Report = Callable[[float], None]
-"""Told which share of a unit is done, in [0, 1]."""
+Tell = Callable[[float], None]
+"""Takes which share of a unit is done, in [0, 1]."""
 Told = Callable[["Future[Any]", float], None]
-"""Told which share of which unit is done."""
+"""Takes which share of which unit is done."""
 
 
 class Unit(Protocol):
@@ -45,7 +45,7 @@ class Unit(Protocol):
     def saves(self) -> bool:
         """Whether it writes its state when it is asked to stop."""
 
-    def run(self, report: Report, stop: Callable[[], bool]) -> Any:
+    def run(self, report: Tell, stop: Callable[[], bool]) -> Any:
         """Do it, and return a value that pickles; `stop` asks whether to save and leave."""
 
 

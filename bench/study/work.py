@@ -20,7 +20,7 @@ from bench.evaluation.judge import ignored
 from bench.evaluation.network import Network
 from bench.outcomes import Outcomes
 from bench.soundness.examination import Examination
-from bench.study.pool import Report
+from bench.study.pool import Tell
 from bench.training.fit import fit
 from bench.training.method import Plan
 from bench.training.run import Parent, prepare
@@ -48,7 +48,7 @@ class Training:
         """What is shown while it runs."""
         return "training"
 
-    def run(self, report: Report, stop: Stop) -> Path:
+    def run(self, report: Tell, stop: Stop) -> Path:
         """Train, or go on, or find it done."""
         run = prepare(self.plan, self.source.images(), self.model, self.seed, dict(self.teachers))
         fit(run, self.path, device=self.device, stop=stop, report=lambda done, total: report(done / total))
@@ -72,7 +72,7 @@ class Judging:
         """What is shown while it runs."""
         return self.trial.name
 
-    def run(self, report: Report, stop: Stop) -> tuple[Outcomes, list[str]]:
+    def run(self, report: Tell, stop: Stop) -> tuple[Outcomes, list[str]]:
         """Attack and judge."""
         images = self.source.images().select(np.array(self.rows))
         said: list[str] = []
@@ -106,7 +106,7 @@ class Checking:
         """What is shown while it runs."""
         return "soundness checks"
 
-    def run(self, report: Report, stop: Stop) -> list[Verdict]:
+    def run(self, report: Tell, stop: Stop) -> list[Verdict]:
         """Run the checks."""
         module, images = self.network.module(), self.source.images()
         return list(self.asked.verdicts(module, images, batch_size=self.batch_size, device=self.device))
