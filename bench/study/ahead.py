@@ -55,18 +55,20 @@ class Ahead:
     Attributes:
         classes: K.
         forecasts: how many passes it takes to judge each network, by label of its cell.
+        truth: what came of the attacks' own words, on all networks; see `Forecast`.
         pace: how long a pass takes.
         spent: seconds of all workers in this run, of what has ended.
     """
 
     classes: int
     forecasts: dict[str, Forecast] = field(default_factory=dict)
+    truth: dict[Trial, tuple[float, float]] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
     spent: float = 0.0
 
     def forecast(self, cell: Cell) -> Forecast:
         """Of the passes that judge a cell's network."""
-        return self.forecasts.setdefault(cell.label, Forecast(self.classes))
+        return self.forecasts.setdefault(cell.label, Forecast(self.classes, self.truth))
 
     def ended(self, flight: Flight) -> None:
         """Take note of a unit that is done; of a chunk, after the forecast has learned of it."""
@@ -95,7 +97,7 @@ class Ahead:
             workers: how many work on them at a time.
         """
         flying = list(flying)
-        pace = self.pace.with_more((self._so_far(flight), flight.seconds) for flight in flying if flight.share > SURE)
+        pace = self.pace.with_first((self._so_far(flight), flight.seconds) for flight in flying if flight.share > SURE)
         rest = [self._rest(flight, pace) for flight in flying]
         times = [*rest, *map(pace.seconds, tasks)]
         known = [seconds for seconds in times if seconds is not None]

@@ -7,7 +7,6 @@ takes another time than one in an attack.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -17,6 +16,10 @@ import numpy as np
 from bench.attacks.trial import Trial
 from bench.outcomes import Outcomes
 
+DOUBT = 0.2
+"""A guess counts as much as measurements of so large a share of what is guessed."""
+MANY = 1000
+"""Images that a guess of the passes of one is a guess of."""
 SURVIVAL = 0.6
 """Share of the images that are right without attack and that an attack is assumed to work on to its end, before any
 attack has said how many there are."""
@@ -46,27 +49,36 @@ class Forecast:
 
     Attributes:
         classes: K.
+        truth: how many passes attacks took on any network of this run, and how many they were expected to, by trial.
         known: what is known of each trial.
     """
 
     classes: int
+    truth: dict[Trial, tuple[float, float]] = field(default_factory=dict)
     known: dict[Trial, Known] = field(default_factory=dict)
 
     def learn(self, trial: Trial, news: Known) -> None:
         """Take note of samples that were judged."""
         before = self.known.get(trial, Known())
         self.known[trial] = Known(*(a + b for a, b in zip(before, news, strict=True)))
+        if news.judged:
+            took, expected = self.truth.get(trial, (0.0, 0.0))
+            told = self.told(trial, news.correct / news.judged) * news.judged
+            self.truth[trial] = took + news.passes, expected + told
 
     def per_image(self, trial: Trial) -> float:
         """What the next images of a trial will cost each.
 
         As much as its last ones; or what the attack says, if as many images stand as after the strongest attack of the
-        same budget.
+        same budget, mended by what came of such words on other networks.
         """
         known = self.known.get(trial, Known())
         if known.passes:
             return known.passes / known.judged
-        return self.told(trial, self.standing(trial))
+        told = self.told(trial, self.standing(trial))
+        took, expected = self.truth.get(trial, (0.0, 0.0))
+        doubt = DOUBT * told * MANY
+        return told * (took + doubt) / (expected + doubt)
 
     def most(self, trial: Trial) -> float:
         """What an image costs on average if none falls that is right unattacked."""
@@ -129,25 +141,34 @@ class Spent(NamedTuple):
 class Pace:
     """How long a pass takes, by kind of work, as measured in this run."""
 
-    spent: defaultdict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
+    spent: dict[str, Spent] = field(default_factory=dict)
 
     def learn(self, done: Task, seconds: float) -> None:
         """Take note of work that was done."""
         for kind in (*done.kinds, ANY):
-            before = self.spent[kind]
+            before = self.spent.get(kind, Spent())
             self.spent[kind] = Spent(before.passes + done.passes, before.seconds + seconds)
 
-    def with_more(self, news: Iterable[tuple[Task, float]]) -> Pace:
-        """What is known if work that has not ended yet counts too."""
-        pace = Pace(self.spent.copy())
+    def with_first(self, news: Iterable[tuple[Task, float]]) -> Pace:
+        """What is known if work that has not ended yet counts too, for the kinds of which none has.
+
+        The first passes of an attack are not like its last ones.
+        """
+        more = Pace()
         for done, seconds in news:
-            pace.learn(done, seconds)
-        return pace
+            more.learn(done, seconds)
+        return Pace(more.spent | self.spent)
 
     def seconds(self, task: Task) -> float | None:
-        """How long a task takes, by the narrowest of its kinds that was measured; None before anything was."""
-        for kind in (*task.kinds, ANY):
+        """How long a task takes, by the kinds it is of; None before anything was measured.
+
+        A narrower kind counts the more, the more of it was measured: an attack that breaks all images at once has
+        passes of few images each, which say little of those to come.
+        """
+        rate = None
+        for kind in (ANY, *reversed(task.kinds)):
             spent = self.spent.get(kind)
             if spent and spent.passes and spent.seconds:
-                return task.passes * spent.seconds / spent.passes
-        return None
+                doubt = 0.0 if rate is None else DOUBT * task.passes
+                rate = (spent.seconds + doubt * (rate or 0.0)) / (spent.passes + doubt)
+        return None if rate is None else rate * task.passes

@@ -37,9 +37,9 @@ def put(store: Store, checkpoint_id: str, images: Images, trial: Trial, outcomes
     store.add_missing(number, outcomes)
 
 
-def remembered(store: Store, checkpoint_id: str, images: Images, trials: Sequence[Trial]) -> Forecast:
-    """A forecast that knows what the store has."""
-    forecast, by_id = Forecast(images.classes), {trial.attack_id: trial for trial in trials}
+def remember(forecast: Forecast, store: Store, checkpoint_id: str, images: Images, trials: Sequence[Trial]) -> None:
+    """Tell a forecast what the store has of a network."""
+    by_id = {trial.attack_id: trial for trial in trials}
     found = store.rows(
         "SELECT attack_id, count(*), count(*) FILTER (correct), "
         "(coalesce(sum(forwards), 0) + coalesce(sum(backwards), 0))::BIGINT "
@@ -50,4 +50,3 @@ def remembered(store: Store, checkpoint_id: str, images: Images, trials: Sequenc
     for attack_id, *counts in found:
         if attack_id in by_id:
             forecast.learn(by_id[attack_id], Known(*counts))
-    return forecast

@@ -22,7 +22,7 @@ from bench.study.ahead import Ahead, Flight, checking, training
 from bench.study.plan import Agenda, Cell
 from bench.study.pool import Pool
 from bench.study.progress import Progress, Task, known_of
-from bench.study.record import attack_row, dataset_row, put, remembered
+from bench.study.record import attack_row, dataset_row, put, remember
 from bench.study.work import Checking, Judging, Training
 
 OFTEN = 0.2
@@ -159,9 +159,8 @@ class _Driver:
         if cell.lesson:
             self.enter(cell)
         if cell.lacking:
-            self.ahead.forecasts[cell.label] = remembered(
-                agenda.store, network.row.checkpoint_id, agenda.images, cell.trials
-            )
+            forecast = self.ahead.forecast(cell)
+            remember(forecast, agenda.store, network.row.checkpoint_id, agenda.images, cell.trials)
         self.remark_on_lost(cell)
         for trial, parts in cell.lacking:
             for rows in parts:

@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 
 from bench.cli import evaluation, reading, run, study
+from bench.data import source
 from bench.data.load import load
 from bench.models.architecture import Architecture, build
 from bench.store.database import Store
-from bench.study import work as units
 from bench.training.checkpoint import read, write
 
 ROOT = Path(__file__).parents[2]
@@ -353,8 +353,8 @@ def test_pixels_of_a_users_loader(refused, monkeypatch, pixel, said):
     images = load("digits", "test").take(20, 0)
     pixels = images.pixels.astype(np.float32) / 255
     pixels[7, 0, 3, 3] = pixel
-    monkeypatch.setattr(units, "load", lambda *_, **__: replace(images, pixels=pixels))
-    units._images.cache_clear()
+    monkeypatch.setattr(source, "load", lambda *_, **__: replace(images, pixels=pixels))
+    source._images.cache_clear()
     told = refused("evaluate at.safetensors --dataset mine --attacks fgsm --db b.duckdb")
     assert f"sample {images.sample[7]} has pixels from" in told
     assert said in told
@@ -366,7 +366,8 @@ def test_probabilities_are_a_warning(workspace, monkeypatch, capsys, tmp_path):
     assert run(shlex.split(JUDGE.format("model.py:soft").replace("b.duckdb", str(tmp_path / "s.duckdb")))) == 0
     warnings = [line for line in capsys.readouterr().err.splitlines() if "probabilities" in line]
     assert warnings == [
-        "the model seems to return probabilities; attacks need the logits before the softmax to be trusted"
+        "model.py:soft: the model seems to return probabilities; "
+        "attacks need the logits before the softmax to be trusted"
     ]
 
 

@@ -15,7 +15,7 @@ from bench.data.load import load
 from bench.errors import BadData, OutOfBudget
 from bench.evaluation.adversarials import Keeper
 from bench.evaluation.evaluate import evaluate
-from bench.evaluation.evidence import Evidence, Found, evidence_in
+from bench.evaluation.evidence import Evidence, Gathered, evidence_in
 from bench.norms import LINF
 from bench.outcomes import COLUMNS, Outcomes
 from bench.randomness import Streams
@@ -108,7 +108,7 @@ def test_samples_are_found_by_their_row_and_the_others_stay_clean(tmp_path, net,
 
 
 def test_what_was_kept_is_judged_alike(tmp_path, net, images):
-    keeper = Keeper(tmp_path, images, "0123456789abcdef")
+    keeper = Keeper.of(tmp_path, images, "0123456789abcdef")
     _, trial = plan(["pgd-sat"], eps=EPS, batch_size=25)
     before = whole(evaluate(net, images, [trial], batch_size=25, keep=keeper))
     assert len(list(keeper.place(trial).iterdir())) == 3
@@ -122,7 +122,7 @@ def test_what_was_kept_is_judged_alike(tmp_path, net, images):
 
 
 def test_of_chunks_that_overlap_the_first_counts(tmp_path, images):
-    keeper = Keeper(tmp_path, images, "c")
+    keeper = Keeper.of(tmp_path, images, "c")
     _, trial = plan(["pgd-sat"], eps=EPS, batch_size=25)
     for sample, value in ((images.sample[:4], 0.0), (images.sample[2:6], 0.1)):
         keeper(trial, sample, torch.full((4, 1, 8, 8), value))
@@ -142,31 +142,31 @@ def test_the_budget_is_verified_and_the_file_and_sample_named(tmp_path, net, ima
 
 def test_rounding_outside_the_ball_is_no_offence(net, images):
     x, _ = images.batch(slice(None))
-    evidence = Evidence.of(Found(images.sample.astype(np.int64), x + 0.1500008, False))
+    evidence = Evidence.of(Gathered(images.sample.astype(np.int64), x + 0.1500008, False))
     streams = Streams(0, torch.from_numpy(images.sample.astype(np.int64)))
     gray = x.clamp(0, 0.8)
-    answer = Evidence.of(Found(images.sample.astype(np.int64), gray + 0.1500008, False))(
+    answer = Evidence.of(Gathered(images.sample.astype(np.int64), gray + 0.1500008, False))(
         net, gray, torch.zeros(60, dtype=torch.int64), eps=0.15, norm=LINF, streams=streams
     )
     assert float((answer.adv.double() - gray.double()).abs().max()) <= 0.15 * (1 + 1e-5) + 1e-7
-    assert evidence.sha256 != Evidence.of(Found(images.sample.astype(np.int64), x, False)).sha256
+    assert evidence.sha256 != Evidence.of(Gathered(images.sample.astype(np.int64), x, False)).sha256
 
 
 def test_the_fingerprint_is_that_of_the_images_and_their_samples(adv):
     sample, order = np.arange(60), np.random.default_rng(0).permutation(60)
-    evidence = Evidence.of(Found(sample, adv, False))
+    evidence = Evidence.of(Gathered(sample, adv, False))
     trial = Trial("evidence:a", evidence, "Linf", EPS)
     same = [
-        Evidence.of(Found(order, adv[torch.from_numpy(order)], False)),
+        Evidence.of(Gathered(order, adv[torch.from_numpy(order)], False)),
         pickle.loads(pickle.dumps(evidence)),
     ]
     assert {Trial("evidence:b", one, "Linf", EPS).attack_id for one in same} == {trial.attack_id}
     assert torch.equal(same[0].found.images, adv)
     others = [
-        Found(sample + 1, adv, False),
-        Found(sample, adv, True),
-        Found(sample, adv.flip(0), False),
-        Found(sample[:5], adv[:5], False),
+        Gathered(sample + 1, adv, False),
+        Gathered(sample, adv, True),
+        Gathered(sample, adv.flip(0), False),
+        Gathered(sample[:5], adv[:5], False),
     ]
     assert len({Evidence.of(one).sha256 for one in others} | {evidence.sha256}) == 5
     assert trial.spec["attack"]["fields"] == {"sha256": evidence.sha256}
@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read_are_refused_and_nothing_is_executed(tmp_path,
 
 
 def test_what_was_kept_of_other_data_is_refused(tmp_path, images):
-    keeper = Keeper(tmp_path, load("digits", "train"), "c")
+    keeper = Keeper.of(tmp_path, load("digits", "train"), "c")
     _, trial = plan(["pgd-sat"], eps=EPS, batch_size=25)
     keeper(trial, images.sample[:2], torch.zeros(2, 1, 8, 8))
     with pytest.raises(BadData, match="was kept for digits/train, not for digits/test"):

@@ -56,6 +56,17 @@ def test_what_a_trial_has_cost_so_far_it_goes_on_costing():
     assert forecast.per_image(trial()) == pytest.approx(1000 / 200)
 
 
+def test_what_came_of_an_attacks_words_on_other_networks_mends_them():
+    first = Forecast(3)
+    told = first.per_image(trial())
+    first.learn(trial(), Known(10_000, 6_000, int(10_000 * told / 2)))
+    second = Forecast(3, first.truth)
+    assert second.per_image(trial()) == pytest.approx(told / 2, rel=0.03)
+    few = Forecast(3)
+    few.learn(trial(), Known(1, 0, 1_000))  # an image says little of a thousand
+    assert Forecast(3, few.truth).per_image(trial()) == pytest.approx(told, rel=0.25)
+
+
 def test_answers_of_a_random_model_multiply():
     forecast = Forecast(3)
     assert forecast.per_image(trial(eot=4, votes=5)) == pytest.approx(10 + 4 * SURVIVAL * 40)
@@ -67,22 +78,33 @@ def test_outcomes_tell_what_they_cost():
     assert known_of(outcomes) == Known(judged=3, correct=2, passes=21)
 
 
-def test_a_pass_takes_what_passes_of_its_narrowest_known_kind_took():
+def test_a_pass_takes_what_passes_of_its_kind_took_if_enough_were_measured():
     pace = Pace()
     task = Task(("training rslad", "training"), 10)
     assert pace.seconds(task) is None
-    pace.learn(Task(("judging pgd", "judging"), 100), 50)
+    pace.learn(Task(("judging pgd", "judging"), 1e6), 5e5)
     assert pace.seconds(task) == 5
-    pace.learn(Task(("training trades", "training"), 100), 200)
-    assert pace.seconds(task) == 20
-    pace.learn(Task(("training rslad", "training"), 50), 250)
-    assert pace.seconds(task) == 50
-    assert pace.seconds(Task(("training mart", "training"), 10)) == pytest.approx(10 * 450 / 150)
-    assert pace.seconds(Task(("checks",), 10)) == pytest.approx(10 * 500 / 250)
+    pace.learn(Task(("training trades", "training"), 1e6), 2e6)
+    assert pace.seconds(task) == pytest.approx(20, rel=1e-3)
+    pace.learn(Task(("training rslad", "training"), 1e6), 5e6)
+    assert pace.seconds(task) == pytest.approx(50, rel=1e-3)
+    assert pace.seconds(Task(("training mart", "training"), 10)) == pytest.approx(10 * 7 / 2, rel=1e-3)
+    assert pace.seconds(Task(("checks",), 10)) == pytest.approx(10 * 7.5 / 3, rel=1e-3)
 
 
-def test_what_has_not_ended_counts_for_the_moment_only():
+def test_a_few_passes_say_little_of_many():
     pace = Pace()
-    more = pace.with_more([(Task(("judging",), 10), 5)])
-    assert more.seconds(Task(("judging",), 4)) == 2
+    pace.learn(Task(("judging pgd", "judging"), 1000), 1000)
+    pace.learn(Task(("judging autoattack", "judging"), 1), 100)
+    many = pace.seconds(Task(("judging autoattack", "judging"), 10_000))
+    assert 10_000 < many < 1.2 * 10_000
+    assert pace.seconds(Task(("judging autoattack", "judging"), 0.01)) == pytest.approx(1, rel=0.01)
+
+
+def test_what_has_not_ended_counts_for_kinds_of_which_none_has():
+    pace = Pace()
+    more = pace.with_first([(Task(("judging",), 10), 5)])
+    assert more.seconds(Task(("judging",), 4)) == pytest.approx(2)
     assert pace.seconds(Task(("judging",), 4)) is None
+    pace.learn(Task(("judging",), 1), 100)
+    assert pace.with_first([(Task(("judging",), 10), 5)]).seconds(Task(("judging",), 4)) == 400
