@@ -26,8 +26,8 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    targets: Annotated[
-        list[str], typer.Argument(metavar="TARGET...", help="Checkpoint, file.py:function, or state dict.")
+    named: Annotated[
+        list[str], typer.Argument(metavar="NETWORK...", help="Checkpoint, file.py:function, or state dict.")
     ],
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="Split to attack.")] = "test",
@@ -91,7 +91,7 @@ def evaluate(
     source = Source(dataset, split, n=n, seed=n_seed)
     images = source.images().check_complete()
     store, where = store_at(db, PATIENCE), device_of(device)
-    networks = [resolve(text, images, model) for text in targets]
+    networks = [resolve(text, images, model) for text in named]
     fitted(asked.trials(USUAL_EPS), images.classes)
     asked = replace(asked, evidence=tuple((name_of(path), evidence_in(path, images)) for path in adversarials or ()))
     with progress() as shown, resumable():
@@ -99,7 +99,7 @@ def evaluate(
             shown.say(f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean")
         cells = [
             asked.cell(text, network, images, device=where, keep_in=keep_adversarials)
-            for text, network in zip(targets, networks, strict=True)
+            for text, network in zip(named, networks, strict=True)
         ]
         judge(Agenda(store, source, cells, where, checks, recheck=checks == "all"), shown)
     tell_evaluations([summary_of(store, cell, images.dataset_id) for cell in cells], db, as_json=as_json)
