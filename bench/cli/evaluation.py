@@ -98,7 +98,7 @@ def evaluate(
         for name, evidence in asked.evidence:
             shown.say(f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean")
         cells = [
-            asked.cell(text, network, images, device=where, keep_in=keep_adversarials)
+            asked.cell(text, network, images, device=where, keep_in=keep_adversarials, say=shown.say)
             for text, network in zip(named, networks, strict=True)
         ]
         judge(Agenda(store, source, cells, where, checks, recheck=checks == "all"), shown)
@@ -111,13 +111,9 @@ def judge(agenda: Agenda, shown: Progress) -> None:
     Raises:
         BenchError: one of them, or an attack on it, failed; what the others came to is stored.
     """
-    from bench.study.given import is_random
     from bench.study.pool import Inline
     from bench.study.runner import run_study
 
-    for cell in filter(is_random, agenda.cells):
-        eot, votes = cell.trials[-1].eot, cell.trials[-1].votes
-        shown.say(f"{cell.label} answers at random: attacked in expectation over {eot}, judged by {votes} votes")
     for problem in run_study(agenda, Inline(), shown).problems.values():
         raise problem
 

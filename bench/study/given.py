@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +70,33 @@ class Asked:
         """
         self.trials(USUAL_EPS if self.eps is None else self.eps)
 
-    def cell(self, label: str, network: Network, images: Images, *, device: str, keep_in: Path | None) -> Cell:
+    def cell(
+        self,
+        label: str,
+        network: Network,
+        images: Images,
+        *,
+        device: str,
+        keep_in: Path | None,
+        say: Callable[[str], None],
+    ) -> Cell:
         """A network as a cell.
+
+        Args:
+            label: how messages call it.
+            network: what is asked.
+            images: what it is judged on.
+            device: where to compute.
+            keep_in: folder for the adversarial images; None to keep none.
+            say: hears if its answers are random.
 
         Raises:
             BenchError: it fails at its first images, or an attack cannot work on so few classes.
         """
         module = network.module()
         random = self.eot is self.votes is None and answers_vary(module, images, device)
+        if random:
+            say(f"{label} answers at random: attacked in expectation over {EOT}, judged by {VOTES} votes")
         trials = self.trials(self.eps if self.eps is not None else network.eps or USUAL_EPS, random=random)
         return Cell(
             label,
@@ -86,8 +105,3 @@ class Asked:
             network=network,
             keep=Keeper.of(keep_in, images, network.row.checkpoint_id) if keep_in else None,
         )
-
-
-def is_random(cell: Cell) -> bool:
-    """Whether a network is attacked as one whose answers are random."""
-    return any(trial.votes > 1 for trial in cell.trials)
