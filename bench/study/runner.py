@@ -75,6 +75,7 @@ class _Driver:
         waiting: units to be handed out, the most urgent first; what judges comes before what trains, so that an entry
             can be looked at soon after it is trained.
         flying: units that workers are at.
+        landed: units that have ended, and whose results are not stored yet.
         blocked: cells whose teachers are not trained.
         entered: labels of cells whose network is in the store.
         remarks: tells the remarks on a cell, each once.
@@ -89,6 +90,7 @@ class _Driver:
     report: Report = field(default_factory=Report)
     waiting: list[tuple[int, int, Flight]] = field(default_factory=list)
     flying: dict[Future[Any], Flight] = field(default_factory=dict)
+    landed: dict[Future[Any], Flight] = field(default_factory=dict)
     blocked: list[Cell] = field(default_factory=list)
     entered: set[str] = field(default_factory=set)
     remarks: dict[str, Callable[[str], None]] = field(default_factory=dict)
@@ -106,11 +108,11 @@ class _Driver:
         self.hand_out()
         while self.flying:
             ended = self.pool.wait(self.hear)
-            flights = [(self.flying.pop(future), future) for future in ended]
+            self.landed = {future: self.flying.pop(future) for future in ended}
             for urgent in (True, False):  # what was trained can be judged now; no worker waits while chunks are stored
-                for flight, future in flights:
+                for future, flight in list(self.landed.items()):
                     if isinstance(flight.unit, Training) is urgent:
-                        self.take(flight, future)
+                        self.take(self.landed.pop(future), future)
                 self.hand_out()
             self.show()
         self.progress.show(1.0, 0.0, "")
@@ -249,8 +251,8 @@ class _Driver:
         heapq.heapify(self.waiting)
 
     def all_flights(self) -> list[Flight]:
-        """Units in flight, and those that wait."""
-        return [*self.flying.values(), *(flight for _, _, flight in self.waiting)]
+        """Units in flight, those that have ended and are not stored yet, and those that wait."""
+        return [*self.flying.values(), *self.landed.values(), *(flight for _, _, flight in self.waiting)]
 
     def remark_on_lost(self, cell: Cell) -> None:
         """Say which images cannot be kept, because an earlier run has found them and thrown them away."""

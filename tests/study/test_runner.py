@@ -227,3 +227,19 @@ def test_an_attack_that_leaves_its_budget_fails_its_cell_and_is_told_by_a_check(
     assert report.failures == ["natural (seed 0): attack 'fgsm' moved sample 3 by 0.5"]
     found = agenda.store.rows("SELECT check_name, verdict, detail FROM checks")
     assert found == [("budget", "fail", "attack 'fgsm' moved sample 3 by 0.5")]
+
+
+def test_checks_wait_for_chunks_that_end_at_the_same_time(study, monkeypatch):
+    class Together(Inline):
+        workers = 9  # all chunks of a network end in one turn
+
+    seen = []
+
+    def told(self, report, stop):
+        seen.append({trial.name: len(run) for trial, run in self.asked.runs.items()})
+        return []
+
+    monkeypatch.setattr(Checking, "run", told)
+    report, _ = run(study("[entries.natural]\n", head=HEAD.replace('"none"', '"default"')), Together())
+    assert report.judged == 9
+    assert seen == [{"clean": 30, "fgsm": 30, "pgd-sat": 30}]
