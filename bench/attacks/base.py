@@ -86,3 +86,12 @@ class Attack(Protocol):
     def passes(self, classes: int) -> Passes:
         """A forecast of the passes that an image takes if it is not broken; zeros where that cannot be said."""
         return Passes(0, 0)
+
+    def spared(self, shape: tuple[int, int, int]) -> int:
+        """A forecast of the forward passes that an image of shape (C,H,W) does without because it is small."""
+        return 0
+
+    def forecast(self, classes: int, shape: tuple[int, int, int]) -> Passes:
+        """What is left of its passes on images of shape (C,H,W)."""
+        forwards, backwards = self.passes(classes)
+        return Passes(forwards - self.spared(shape), backwards)

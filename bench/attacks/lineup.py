@@ -56,3 +56,7 @@ class LineUp(Search):
         """The sum over the attacks."""
         counts = [part.passes(classes) for part in self.parts]
         return Passes(sum(count.forwards for count in counts), sum(count.backwards for count in counts))
+
+    def spared(self, shape: tuple[int, int, int]) -> int:
+        """The sum over the attacks."""
+        return sum(part.spared(shape) for part in self.parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -59,6 +60,21 @@ class Square(Search):
     def passes(self, classes: int) -> Passes:
         """At most one at the start and one per query; on small grey images most queries need none."""
         return Passes(self.restarts * (1 + self.queries), 0)
+
+    def spared(self, shape: tuple[int, int, int]) -> int:
+        """Queries whose answer is known, in Linf on a CPU, if an image changes once, half way, under windows of a side.
+
+        Of n queries with c codes, each as likely as the others, c (1 - (1 - 1/c)^n) are different.
+        """
+        changes, asked = CHANGES["Linf"], Counter[int]()
+        for first, last, share in self.phases():
+            asked[changes.side(share, *shape[1:])] += last - first
+        spared = 0.0
+        for side, queries in asked.items():
+            codes = changes.codes(side, *shape)
+            if codes <= REMEMBERED:
+                spared += queries - 2 * codes * (1 - (1 - 1 / codes) ** (queries / 2))
+        return self.restarts * round(spared)
 
     def search(self, standing: Standing, *, eps: float, norm: Norm, streams: Streams) -> None:
         """One walk per restart."""

@@ -148,7 +148,8 @@ class Answer(NamedTuple):
 def searched(case: Case) -> Answer:
     """What the attack of a case makes of its images, which are all right unattacked."""
     chunk, trial = case.chunk, case.trial
-    passes = trial.attack.passes(chunk.classes).forwards if trial.attack else 0
+    _, channels, height, width = chunk.x.shape
+    passes = trial.attack.forecast(chunk.classes, (channels, height, width)).forwards if trial.attack else 0
     expected = len(chunk.y) * passes or math.inf
     search = case.model if case.search is None else case.search
     meter = metered(search, case.model, trial, lambda forwards: case.tick(min(1.0, forwards / expected)))

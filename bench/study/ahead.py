@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bench.attacks.trial import Trial
+from bench.data.images import Images
 from bench.soundness.run import ALLOWED, STANDARD
+from bench.study.makespan import Piece, Strand, makespan
 from bench.study.plan import Cell, Lesson
 from bench.study.progress import Forecast, Pace, Task
 from bench.study.work import Checking, Judging, Training
 from bench.training.recipe import passes_per_image
 
+TRAINING = "training"
+"""The kind of work that gives way to all other; see `runner`."""
 SURE = 0.01
 """Share of a unit that tells how long the rest takes."""
 
@@ -49,18 +53,31 @@ class Flight:
 
 
 @dataclass
+class Remains:
+    """What is left to do for one network.
+
+    Attributes:
+        flying: units at which workers are.
+        stages: work to be begun; that of each stage after the first waits for all before it.
+    """
+
+    flying: list[Flight] = field(default_factory=list)
+    stages: list[list[Task]] = field(default_factory=lambda: [[]])
+
+
+@dataclass
 class Ahead:
     """Foresees how long a run will take, from what was done in it.
 
     Attributes:
-        classes: K.
+        images: what the networks are judged on.
         forecasts: how many passes it takes to judge each network, by label of its cell.
         truth: what came of the attacks' own words, on all networks; see `Forecast`.
         pace: how long a pass takes.
         spent: seconds of all workers in this run, of what has ended.
     """
 
-    classes: int
+    images: Images
     forecasts: dict[str, Forecast] = field(default_factory=dict)
     truth: dict[Trial, tuple[float, float]] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
@@ -68,7 +85,7 @@ class Ahead:
 
     def forecast(self, cell: Cell) -> Forecast:
         """Of the passes that judge a cell's network."""
-        return self.forecasts.setdefault(cell.label, Forecast(self.classes, self.truth))
+        return self.forecasts.setdefault(cell.label, Forecast(self.images.classes, self.images.shape, self.truth))
 
     def ended(self, flight: Flight) -> None:
         """Take note of a unit that is done; of a chunk, after the forecast has learned of it."""
@@ -88,29 +105,35 @@ class Ahead:
         """A trial of so many images."""
         return Task((f"judging {trial.name}", "judging"), self.forecast(cell).per_image(trial) * images)
 
-    def left(self, tasks: Iterable[Task], flying: Iterable[Flight], workers: int) -> float | None:
-        """Seconds until all is done; None before anything tells how long a pass takes.
+    def chunks(self, cell: Cell) -> list[Task]:
+        """All that judges a network, chunk by chunk."""
+        chunks = []
+        for trial in cell.trials:
+            whole, size = len(self.images), trial.batch_size or cell.batch_size
+            chunks += [self.judging(cell, trial, min(size, whole - first)) for first in range(0, whole, size)]
+        return chunks
 
-        Args:
-            tasks: what has not begun.
-            flying: what has.
-            workers: how many work on them at a time.
-        """
-        flying = list(flying)
-        pace = self.pace.with_first((self._so_far(flight), flight.seconds) for flight in flying if flight.share > SURE)
-        rest = [self._rest(flight, pace) for flight in flying]
-        times = [*rest, *map(pace.seconds, tasks)]
-        known = [seconds for seconds in times if seconds is not None]
-        if len(known) < len(times):
+    def left(self, remains: Iterable[Remains], workers: int) -> float | None:
+        """Seconds until all is done by so many workers; None before anything tells how long a pass takes."""
+        remains = list(remains)
+        flying = [flight for cell in remains for flight in cell.flying]
+        pace = self.pace.with_begun((self._so_far(flight), flight.seconds) for flight in flying if flight.share > SURE)
+        if not pace.measured:
             return None
-        return max(sum(known) / workers, *known[: len(rest)], 0.0)
+        strands = [
+            Strand(
+                [self._rest(flight, pace) for flight in cell.flying],
+                [[Piece(TRAINING not in task.kinds, pace.seconds(task)) for task in stage] for stage in cell.stages],
+            )
+            for cell in remains
+        ]
+        return makespan(strands, workers)
 
-    def _rest(self, flight: Flight, pace: Pace) -> float | None:
+    def _rest(self, flight: Flight, pace: Pace) -> float:
         """Seconds until a unit in flight is done."""
         if isinstance(flight.unit, Training) and flight.share > SURE:  # its steps are all alike
             return flight.seconds * (1 - flight.share) / flight.share
-        whole = pace.seconds(self.task(flight))
-        return None if whole is None else max(0.0, whole - flight.seconds)
+        return max(0.0, pace.seconds(self.task(flight)) - flight.seconds)
 
     def _so_far(self, flight: Flight) -> Task:
         """What a unit in flight has done."""
@@ -123,9 +146,9 @@ class Ahead:
 def training(lesson: Lesson) -> Task:
     """A training."""
     passes = passes_per_image(lesson.plan.recipe) * lesson.plan.schedule.epochs * len(lesson.source.images())
-    return Task((f"training {lesson.plan.method} {lesson.model}", "training"), passes)
+    return Task((f"training {lesson.plan.method} {lesson.model}", TRAINING), passes)
 
 
 def checking(images: int) -> Task:
-    """The soundness checks of a network: what they may cost, a share of the standard attack on so many images."""
-    return Task(("checks",), ALLOWED * STANDARD * images)
+    """The soundness checks of a network: half of what they may cost, a share of an attack on so many images."""
+    return Task(("checks",), ALLOWED / 2 * STANDARD * images)

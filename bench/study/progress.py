@@ -16,7 +16,7 @@ import numpy as np
 from bench.attacks.trial import Trial
 from bench.outcomes import Outcomes
 
-DOUBT = 0.2
+DOUBT = 1.0
 """A guess counts as much as measurements of so large a share of what is guessed."""
 MANY = 1000
 """Images that a guess of the passes of one is a guess of."""
@@ -49,11 +49,13 @@ class Forecast:
 
     Attributes:
         classes: K.
+        shape: (C,H,W) of the images.
         truth: how many passes attacks took on any network of this run, and how many they were expected to, by trial.
         known: what is known of each trial.
     """
 
     classes: int
+    shape: tuple[int, int, int]
     truth: dict[Trial, tuple[float, float]] = field(default_factory=dict)
     known: dict[Trial, Known] = field(default_factory=dict)
 
@@ -88,7 +90,7 @@ class Forecast:
         """What an image costs by what the attack says of itself, if it works on such a share to its end."""
         if trial.attack is None:
             return trial.votes
-        return 2 * trial.votes + share * trial.eot * sum(trial.attack.passes(self.classes))
+        return 2 * trial.votes + share * trial.eot * sum(trial.attack.forecast(self.classes, self.shape))
 
     def standing(self, trial: Trial) -> float:
         """Share of the images that an attack will have to work on to its end.
@@ -149,26 +151,28 @@ class Pace:
             before = self.spent.get(kind, Spent())
             self.spent[kind] = Spent(before.passes + done.passes, before.seconds + seconds)
 
-    def with_first(self, news: Iterable[tuple[Task, float]]) -> Pace:
-        """What is known if work that has not ended yet counts too, for the kinds of which none has.
-
-        The first passes of an attack are not like its last ones.
-        """
-        more = Pace()
+    def with_begun(self, news: Iterable[tuple[Task, float]]) -> Pace:
+        """What is known if what has been done of work that has not ended counts too."""
+        more = Pace(dict(self.spent))
         for done, seconds in news:
             more.learn(done, seconds)
-        return Pace(more.spent | self.spent)
+        return more
 
-    def seconds(self, task: Task) -> float | None:
-        """How long a task takes, by the kinds it is of; None before anything was measured.
+    @property
+    def measured(self) -> bool:
+        """Whether anything is known."""
+        return all(self.spent.get(ANY, Spent()))
+
+    def seconds(self, task: Task) -> float:
+        """How long a task takes, by the kinds it is of, if anything was measured.
 
         A narrower kind counts the more, the more of it was measured: an attack that breaks all images at once has
         passes of few images each, which say little of those to come.
         """
-        rate = None
-        for kind in (ANY, *reversed(task.kinds)):
-            spent = self.spent.get(kind)
-            if spent and spent.passes and spent.seconds:
-                doubt = 0.0 if rate is None else DOUBT * task.passes
-                rate = (spent.seconds + doubt * (rate or 0.0)) / (spent.passes + doubt)
-        return None if rate is None else rate * task.passes
+        passes, seconds = self.spent[ANY]
+        rate, doubt = seconds / passes, DOUBT * task.passes
+        for kind in reversed(task.kinds):
+            passes, seconds = self.spent.get(kind, Spent())
+            if passes and seconds:
+                rate = (seconds + doubt * rate) / (passes + doubt)
+        return rate * task.passes

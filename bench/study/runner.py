@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from bench.attacks.trial import Trial
@@ -18,10 +19,10 @@ from bench.errors import BadStore, BenchError, DiskFull, OutOfBudget
 from bench.evaluation.evaluate import once
 from bench.outcomes import Outcomes
 from bench.soundness.examination import examinations
-from bench.study.ahead import Ahead, Flight, checking, training
+from bench.study.ahead import Ahead, Flight, Remains, checking, training
 from bench.study.plan import Agenda, Cell
 from bench.study.pool import Pool
-from bench.study.progress import Progress, Task, known_of
+from bench.study.progress import Progress, known_of
 from bench.study.record import attack_row, dataset_row, put, remember
 from bench.study.work import Checking, Judging, Training
 
@@ -100,7 +101,7 @@ class _Driver:
 
     def __post_init__(self) -> None:
         """Nothing has been looked at yet."""
-        self.ahead, self.blocked = Ahead(self.agenda.images.classes), list(self.agenda.cells)
+        self.ahead, self.blocked = Ahead(self.agenda.images), list(self.agenda.cells)
 
     def finish(self) -> Report:
         """Work until nothing is left that can be done."""
@@ -273,23 +274,27 @@ class _Driver:
         if time.monotonic() - self.shown < OFTEN:
             return
         self.shown = time.monotonic()
-        left = self.ahead.left(self.tasks(), self.flying.values(), self.pool.workers)
+        left = self.ahead.left(self.remains(), self.pool.workers)
         spent = self.ahead.spent + sum(flight.seconds for flight in self.flying.values())
         share = 0.0 if left is None else spent / (spent + left * self.pool.workers or 1.0)
         doing = sorted({flight.label for flight in self.flying.values()})
         self.progress.show(share, left, ", ".join(doing[: self.pool.workers]))
 
-    def tasks(self) -> list[Task]:
-        """All that is still to be begun."""
-        ahead, images = self.ahead, len(self.agenda.images)
-        tasks = [ahead.task(flight) for _, _, flight in self.waiting]
-        blocked = {cell.label for cell in self.blocked}
+    def remains(self) -> Iterable[Remains]:
+        """What is left to do for each network."""
+        agenda, blocked = self.agenda, {cell.label for cell in self.blocked}
         judged = {flight.cell.label for flight in self.all_flights() if isinstance(flight.unit, Judging)}
-        for cell in (cell for cell in self.agenda.cells if not cell.problem):
+        of = {cell.label: Remains() for cell in agenda.cells}
+        for flight in self.flying.values():
+            of[flight.cell.label].flying.append(flight)
+        for _, _, flight in sorted(self.waiting, key=itemgetter(0, 1)):
+            of[flight.cell.label].stages[0].append(self.ahead.task(flight))
+        for cell in (cell for cell in agenda.cells if not cell.problem):
+            stages = of[cell.label].stages
             if cell.lesson and cell.label in blocked:
-                tasks.append(training(cell.lesson))
+                stages[0].append(training(cell.lesson))
             if cell.to_train:
-                tasks += [ahead.judging(cell, trial, images) for trial in cell.trials]
-            if cell.trials and self.agenda.checks != "none" and (cell.to_train or cell.label in judged):
-                tasks.append(checking(images))
-        return tasks
+                stages.append(self.ahead.chunks(cell))
+            if cell.trials and agenda.checks != "none" and (cell.to_train or cell.label in judged):
+                stages.append([checking(len(agenda.images))])
+        return of.values()

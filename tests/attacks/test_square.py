@@ -210,6 +210,15 @@ def test_what_is_not_put_to_the_model_would_have_changed_nothing(net, batch, nor
         assert float(passes(thrifty)[stood].float().mean()) < 1501 / 2
 
 
+def test_how_many_queries_small_images_do_without_is_forecast(net, batch):
+    answer = attack(SQUARE, Meter(net), batch, LINF, 0.12)
+    stood = answer.by < 0
+    took = float(passes(answer)[stood].float().mean())
+    assert took / 1.5 < SQUARE.forecast(10, batch[0].shape[1:]).forwards < 1.5 * took
+    assert SQUARE.spared((3, 224, 224)) == 0
+    assert Square(restarts=2).spared((1, 8, 8)) == 2 * SQUARE.spared((1, 8, 8))
+
+
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
 def test_where_asking_who_fell_is_dear_the_result_is_the_same(net, batch, norm, eps, monkeypatch):
     at_once = attack(FEW, net, batch, norm, eps)

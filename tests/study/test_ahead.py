@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bench.attacks.trial import plan
 from bench.data.source import Source
 from bench.study import ahead
-from bench.study.ahead import Ahead, Flight
+from bench.study.ahead import Ahead, Flight, Remains
 from bench.study.plan import Cell, Lesson
 from bench.study.progress import Known, Task
 from bench.study.work import Judging, Training
@@ -41,27 +42,44 @@ def lesson(cell: Cell) -> Flight:
     return Flight(cell, Training(cell.lesson.plan, SOURCE, "convnet-2", 0, (), path, "cpu"))
 
 
+def remains(*stages: list[Task], flying: tuple[Flight, ...] = ()) -> list[Remains]:
+    return [Remains(list(flying), [list(stage) for stage in stages])]
+
+
+def apart(*tasks: Task) -> list[Remains]:
+    return [Remains(stages=[[task]]) for task in tasks]
+
+
 def test_nothing_is_foretold_before_anything_was_done(cell):
-    now = Ahead(10)
-    assert now.left([now.task(chunk(cell))], [], 1) is None
-    assert now.left([], [], 1) == 0.0
+    now = Ahead(SOURCE.images())
+    assert now.left(remains([now.task(chunk(cell))]), 1) is None
 
 
 def test_a_training_in_flight_goes_on_at_its_own_speed(cell, clock):
-    now, flight = Ahead(10), lesson(cell)
+    now, flight = Ahead(SOURCE.images()), lesson(cell)
     flight.hear(0.0)
     clock[0] += 10
-    assert now.left([], [flight], 1) is None
+    flying = remains(flying=(flight,))
+    assert now.left(flying, 1) is None
     flight.hear(0.25)
-    assert now.left([], [flight], 1) == pytest.approx(30)
+    assert now.left(flying, 1) == pytest.approx(30)
     same = ahead.training(cell.lesson)
-    assert now.left([same], [flight], 1) == pytest.approx(30 + 40)
-    assert now.left([same, same], [flight], 2) == pytest.approx((30 + 40 + 40) / 2)
-    assert now.left([], [flight], 2) == pytest.approx(30)  # no second worker helps
+    assert now.left([*flying, *apart(same)], 1) == pytest.approx(30 + 40)
+    assert now.left([*flying, *apart(same, same)], 2) == pytest.approx(30 + 40)
+    assert now.left(flying, 2) == pytest.approx(30)  # no second worker helps
+
+
+def test_what_comes_after_a_training_waits_for_it(cell, clock):
+    now, flight = Ahead(SOURCE.images()), lesson(cell)
+    flight.hear(0.0)
+    clock[0] += 10
+    flight.hear(0.5)
+    same = ahead.training(cell.lesson)
+    assert now.left(remains([], [same, same], [same], flying=(flight,)), 5) == pytest.approx(10 + 20 + 20)
 
 
 def test_chunks_take_what_chunks_took(cell, clock):
-    now, flight = Ahead(10), chunk(cell)
+    now, flight = Ahead(SOURCE.images()), chunk(cell)
     flight.hear(0.0)
     clock[0] += 5
     now.forecast(cell).learn(PGD, Known(10, 5, 250))
@@ -69,29 +87,38 @@ def test_chunks_take_what_chunks_took(cell, clock):
     assert now.spent == 5
     task = now.task(chunk(cell))
     assert task == Task(("judging pgd-sat", "judging"), 250)
-    assert now.left([task, task], [], 1) == pytest.approx(10)
+    assert now.left(remains([task, task]), 1) == pytest.approx(10)
     again = chunk(cell)
     again.hear(0.0)
     clock[0] += 2
-    assert now.left([], [again], 1) == pytest.approx(3)
+    flying = remains(flying=(again,))
+    assert now.left(flying, 1) == pytest.approx(3)
     clock[0] += 9
-    assert now.left([], [again], 1) == 0.0
+    assert now.left(flying, 1) == 0.0
+
+
+def test_a_network_is_judged_chunk_by_chunk(cell):
+    now = Ahead(SOURCE.images())
+    sizes = [task.passes / now.forecast(cell).per_image(CLEAN) for task in now.chunks(replace(cell, trials=(CLEAN,)))]
+    assert sizes == [10, 10]
+    sizes = [task.passes for task in now.chunks(replace(cell, trials=(CLEAN,), batch_size=15))]
+    assert sizes == [15, 5]
 
 
 def test_a_chunk_in_flight_tells_how_long_passes_take(cell, clock):
-    now, flight = Ahead(10), chunk(cell)
+    now, flight = Ahead(SOURCE.images()), chunk(cell)
     flight.hear(0.0)
     clock[0] += 6
     flight.hear(0.5)  # of the passes that it takes if no image falls
     passes = 0.5 * now.forecast(cell).most(PGD) * 10
-    assert now.left([Task(("judging pgd-sat", "judging"), passes)], [], 1) is None
+    same = Task(("judging pgd-sat", "judging"), passes)
+    assert now.left(apart(same), 1) is None
     rest = max(0.0, now.task(flight).passes * 6 / passes - 6)
-    left = now.left([Task(("judging pgd-sat", "judging"), passes)], [flight], 1)
-    assert left == pytest.approx(6 + rest)
+    assert now.left([*remains(flying=(flight,)), *apart(same)], 1) == pytest.approx(6 + rest)
 
 
 def test_a_worker_that_has_not_come_up_tells_nothing(cell, clock):
-    now, flight = Ahead(10), chunk(cell)
+    now, flight = Ahead(SOURCE.images()), chunk(cell)
     clock[0] += 100
     assert flight.seconds == 0
-    assert now.left([], [flight], 1) is None
+    assert now.left(remains(flying=(flight,)), 1) is None
