@@ -12,6 +12,7 @@ import typer
 from bench.cli.console import Steps, Stopped, progress, stderr, stdout
 from bench.cli.options import AsJson, Dataset, Device, device_of
 from bench.cli.reading import show
+from bench.cli.signals import stoppable
 from bench.errors import BadRecipe
 
 
@@ -52,7 +53,7 @@ def train(
     from bench.data.source import Source
     from bench.evaluation.network import teacher_of
     from bench.models.architecture import check_name
-    from bench.training.fit import Interrupted, fit, stoppable
+    from bench.training.fit import Interrupted, fit
     from bench.training.method import compose, lineage
     from bench.training.run import prepare
 

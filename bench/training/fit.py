@@ -7,10 +7,8 @@ weights of the epochs that the other selection rules keep, so that each can be a
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,30 +88,6 @@ def _paths(a: Any, b: Any, at: str) -> Iterator[str]:
         yield at
 
 
-@contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """A question that turns to yes at the first Ctrl-C or SIGTERM; the second one acts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def note(number: int, frame: object) -> None:
-        asked.set()
-        for each in signals:
-            signal.signal(each, before[each])
-
-    for number in signals:
-        signal.signal(number, note)
-    try:
-        yield asked.is_set
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
-
-
 def fit(
     run: Run,
     path: Path,
@@ -128,7 +102,7 @@ def fit(
         run: what to train.
         path: the checkpoint's file.
         device: where to train.
-        stop: asked after every step whether to save and leave (see `stoppable`).
+        stop: asked after every step whether to save and leave.
         report: called after every step with steps done and steps in all.
 
     Raises:

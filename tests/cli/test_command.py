@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from bench.cli import app, run
+from bench.cli import run
+from bench.cli.command import app
 
 ROOT = Path(__file__).parents[2]
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group of verbs

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from bench.cli import app
+from bench.cli.command import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]

@@ -17,7 +17,7 @@ from bench.data.images import images_from_arrays
 from bench.errors import BadCheckpoint, DiskFull, Diverged, UnknownName
 from bench.models.architecture import Architecture
 from bench.training.checkpoint import read, write
-from bench.training.fit import Interrupted, differences, epoch_of, finished, fit, last_of, resumable, stoppable
+from bench.training.fit import Interrupted, differences, epoch_of, finished, fit, last_of, resumable
 from bench.training.loop import train
 from bench.training.method import Plan
 from bench.training.recipe import Descend, Recipe
@@ -268,25 +268,6 @@ def test_differences_are_named_by_path():
 def test_nothing_there_is_nothing_to_go_on_from(path):
     assert resumable(a_run(), path) is None
     assert finished(a_run(), path) is None
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_acts(number):
-    before = signal.getsignal(number)
-    heard = []
-    signal.signal(number, lambda *_: heard.append(1))
-    try:
-        with stoppable() as asked:
-            assert not asked()
-            os.kill(os.getpid(), number)
-            assert asked()
-            assert heard == []
-            os.kill(os.getpid(), number)
-            assert heard == [1]
-        os.kill(os.getpid(), number)
-        assert heard == [1, 1]
-    finally:
-        signal.signal(number, before)
 
 
 TRAINING = """
