@@ -1,8 +1,9 @@
-"""The one place that writes beside and renames, and that knows a full disk.
+"""The one place that writes beside and renames, that knows a full disk, and that locks.
 
     with whole(path) as beside:                 a file
     with whole_folder(path) as beside:          a folder
     with whole_unless_there(path) as beside:    a file, unless another process was faster
+    with alone(path, wait):                     no other process does so with this path
 
 What is written to `beside` is at `path` once the block has ended, complete and on the disk; an older one stays until
 then. Where the block fails, what it wrote is removed. What a kill left is removed by the next who writes there.
@@ -14,13 +15,21 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 
 from bench.errors import BenchError, DiskFull
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+POLL = 0.05
+"""Seconds between two attempts to get a lock."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAID_OF_FULL = ("No space left", "quota exceeded", "File too large", "not enough space")
 """In messages of libraries that give no number: safetensors, DuckDB."""
@@ -105,6 +114,55 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def alone(path: Path, wait: Callable[[float], object]) -> Iterator[None]:
+    """Have `path` for this process alone, as against all others that ask so, by a lock on `NAME.lock` beside it.
+
+    The lock ends with the process, whatever kills it. Where no lock can be had, as in a folder that cannot be written
+    or on a file system without them, nobody waits.
+
+    Args:
+        path: a file, there or not; its folder is made.
+        wait: told again and again how many seconds the wait has taken; what it raises ends it.
+    """
+    place = path.resolve()
+    name, begun, held = place.with_name(f"{place.name}.lock"), time.monotonic(), None
+    with suppress(OSError):
+        while (held := _locked(name)) is None:
+            wait(time.monotonic() - begun)
+            time.sleep(POLL)
+    try:
+        yield
+    finally:
+        if held is not None:
+            with suppress(OSError):
+                name.unlink()  # whoever waits for it sees that it is gone, and makes another
+            os.close(held)
+
+
+def _locked(name: Path) -> int | None:
+    """The descriptor of a file that this process has locked, made where it is not; None while another one has it.
+
+    Raises:
+        OSError: it can be neither made nor locked.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "no locks")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file), name.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):  # held; or removed by who held it
+        pass
+    except OSError:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
 
 
 @contextmanager

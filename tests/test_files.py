@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from bench.errors import BadRecipe, DiskFull
-from bench.files import is_full, whole, whole_folder, whole_unless_there, write_text
+from bench.files import alone, is_full, whole, whole_folder, whole_unless_there, write_text
 
 NOBODY = 4194305
 """More than any process's number may be on Linux."""
@@ -162,3 +166,61 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_older_one(tmp_path, mon
         put(tmp_path / "x", "after")
     assert content(tmp_path / "x") == "before"
     assert names(tmp_path) == ["x"]
+
+
+class Held(Exception):
+    pass
+
+
+def held(_: float) -> None:
+    raise Held
+
+
+def test_a_path_is_had_alone_and_free_again_afterwards(tmp_path):
+    path = tmp_path / "new" / "x"
+    with alone(path, held):
+        with pytest.raises(Held), alone(path, held):
+            pass
+        with alone(tmp_path / "new" / "y", held):
+            pass
+    with alone(path, held):
+        pass
+    assert names(path.parent) == []
+
+
+def test_who_waits_comes_next_and_is_told_how_long_it_took(tmp_path):
+    turns, waited = [], []
+
+    def work(number: int) -> None:
+        with alone(tmp_path / "x", waited.append):
+            turns.append(number)
+            time.sleep(0.02)
+            turns.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(turns) == 10
+    assert turns[::2] == turns[1::2]
+    assert 0 <= min(waited) <= max(waited) < 30
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = "import os, sys; from pathlib import Path; from bench.files import alone\n"
+    code += "with alone(Path(sys.argv[1]), print): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, tmp_path / "x"], cwd=Path(__file__).parents[1], check=False)
+    assert names(tmp_path) == ["x.lock"]
+    with alone(tmp_path / "x", held):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_where_no_lock_can_be_had_nobody_waits(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with alone(tmp_path / "x", held), alone(tmp_path / "x", held):
+        pass

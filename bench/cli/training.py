@@ -87,8 +87,11 @@ def train(
             epoch = (done - 1) * plan.schedule.epochs // total + 1
             shown.show(done / total, steps.left(done, total), f"{method} on {images.name}: epoch {epoch}")
 
+        def waits() -> None:
+            shown.say(f"another process trains {path}; waiting to go on from there")
+
         try:
-            checkpoint = fit(prepared, path, device=device_of(device), stop=stop, report=report)
+            checkpoint = fit(prepared, path, device=device_of(device), stop=stop, report=report, waits=waits)
         except Interrupted as stopped:
             raise Stopped(str(stopped)) from None
     stderr().print(

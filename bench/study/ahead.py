@@ -11,6 +11,7 @@ from bench.data.images import Images
 from bench.soundness.run import ALLOWED, STANDARD
 from bench.study.makespan import Piece, Strand, makespan
 from bench.study.plan import Cell, Lesson
+from bench.study.pool import WAITS
 from bench.study.progress import Forecast, Pace, Task
 from bench.study.work import Checking, Judging, Training
 from bench.training.recipe import passes_per_image
@@ -30,16 +31,22 @@ class Flight:
         unit: what is to be done.
         share: how much of it is done.
         begun: when a worker began it, by the monotonic clock; None while none has.
+        waits: whether its worker waits for another process that does the same.
     """
 
     cell: Cell
     unit: Training | Judging | Checking
     share: float = 0.0
     begun: float | None = None
+    waits: bool = False
 
     def hear(self, share: float) -> None:
-        """Take note of how far it is."""
-        self.begun, self.share = self.begun or time.monotonic(), share
+        """Take note of how far it is, or that it waits: that time says nothing of how long it takes."""
+        self.waits = share == WAITS
+        if self.waits:
+            self.begun, self.share = None, 0.0
+        else:
+            self.begun, self.share = self.begun or time.monotonic(), share
 
     @property
     def seconds(self) -> float:
@@ -49,7 +56,7 @@ class Flight:
     @property
     def label(self) -> str:
         """What it is, in words."""
-        return f"{self.cell.label}: {self.unit.doing}"
+        return f"{self.cell.label}: {'waiting for another process' if self.waits else self.unit.doing}"
 
 
 @dataclass
@@ -89,7 +96,8 @@ class Ahead:
 
     def ended(self, flight: Flight) -> None:
         """Take note of a unit that is done; of a chunk, after the forecast has learned of it."""
-        self.pace.learn(self.task(flight), flight.seconds)
+        if not flight.waits:
+            self.pace.learn(self.task(flight), flight.seconds)
         self.spent += flight.seconds
 
     def task(self, flight: Flight) -> Task:

@@ -31,11 +31,13 @@ POLL = 0.5
 """Seconds after which the driver looks up even if nothing has ended."""
 BEGUN = 1e-9
 """The share of a unit that has begun and said nothing yet."""
+WAITS = -1.0
+"""What a unit tells in place of a share while it waits for another process."""
 
 Tell = Callable[[float], None]
-"""Takes which share of a unit is done, in [0, 1]."""
+"""Takes which share of a unit is done, in [0, 1], or `WAITS`."""
 Told = Callable[["Future[Any]", float], None]
-"""Takes which share of which unit is done."""
+"""Takes which share of which unit is done, or `WAITS`."""
 
 
 class Unit(Protocol):

@@ -200,7 +200,10 @@ class _Driver:
 
     def hear(self, future: Future[Any], share: float) -> None:
         """Take note of how far a unit is."""
-        self.flying[future].hear(share)
+        flight = self.flying[future]
+        flight.hear(share)
+        if flight.waits:
+            self.remark(flight.cell, "another process trains it; waiting to go on from there")
         self.show()
 
     def take(self, flight: Flight, future: Future[Any]) -> None:

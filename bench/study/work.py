@@ -20,7 +20,7 @@ from bench.evaluation.judge import ignored
 from bench.evaluation.network import Network
 from bench.outcomes import Outcomes
 from bench.soundness.examination import Examination
-from bench.study.pool import Tell
+from bench.study.pool import WAITS, Tell
 from bench.training.fit import fit
 from bench.training.method import Plan
 from bench.training.run import Parent, prepare
@@ -51,7 +51,14 @@ class Training:
     def run(self, report: Tell, stop: Stop) -> Path:
         """Train, or go on, or find it done."""
         run = prepare(self.plan, self.source.images(), self.model, self.seed, dict(self.teachers))
-        fit(run, self.path, device=self.device, stop=stop, report=lambda done, total: report(done / total))
+        fit(
+            run,
+            self.path,
+            device=self.device,
+            stop=stop,
+            report=lambda done, total: report(done / total),
+            waits=lambda: report(WAITS),
+        )
         return self.path
 
 

@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BadCheckpoint, Diverged
+from bench.files import alone
 from bench.training.checkpoint import Checkpoint, read, write
 from bench.training.loop import train
 from bench.training.run import Run
 from bench.training.schedule import Schedule
 from bench.training.selection import LAST, RULES, best_epoch, held_out
+
+PATIENCE = 1.0
+"""Seconds that a training waits for another process before it says so."""
 
 
 class Interrupted(Exception):  # no error: somebody asked for it
@@ -95,8 +100,11 @@ def fit(
     device: str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[int, int], None] = lambda done, total: None,
+    waits: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Train a run, or go on with it, or find it done; keep the selected epoch at `path`.
+
+    While another process trains to `path`, this one waits, and then goes on from what that one left.
 
     Args:
         run: what to train.
@@ -104,6 +112,7 @@ def fit(
         device: where to train.
         stop: asked after every step whether to save and leave.
         report: called after every step with steps done and steps in all.
+        waits: called when it has waited for another process for a second.
 
     Raises:
         Interrupted: stopped by the user; the state is saved.
@@ -114,6 +123,20 @@ def fit(
     done = finished(run, path)
     if done is not None:
         return done
+    tell = cache(waits)
+
+    def wait(seconds: float) -> None:
+        if stop():
+            raise Interrupted(f"stopped while another process trains {path}; run the same command again to go on")
+        if seconds > PATIENCE:
+            tell()
+
+    with alone(path, wait):
+        return finished(run, path) or _fit(run, path, device, stop, report)
+
+
+def _fit(run: Run, path: Path, device: str, stop: Callable[[], bool], report: Callable[[int, int], None]) -> Checkpoint:
+    """Train a run that nobody else trains."""
     epochs = run.plan.schedule.epochs
     try:
         newest = resumable(run, path)

@@ -14,6 +14,7 @@ import safetensors.torch
 
 from bench.data.images import images_from_arrays
 from bench.errors import BadCheckpoint, DiskFull, Diverged, UnknownName
+from bench.files import alone
 from bench.models.architecture import Architecture
 from bench.training.checkpoint import read, write
 from bench.training.fit import Interrupted, differences, epoch_of, finished, fit, last_of, resumable
@@ -291,7 +292,14 @@ def work(path, pause):
     recipe = Recipe(TRADES(inner=Inner(steps=2)), average=EMA(judged=True))
     images = images_from_arrays("toy", "train", pixels, labels, "ab")
     run = Run(Plan("own", "toy", "", recipe, schedule, ()), Architecture("convnet-2", 2, 1), images, 3, {})
-    return fit(run, path, report=lambda done, total: time.sleep(pause)).checkpoint_id
+    steps, waits = [], []
+
+    def report(done, total):
+        steps.append(done)
+        time.sleep(pause)
+
+    kept = fit(run, path, report=report, waits=lambda: waits.append(1))
+    return kept.checkpoint_id, steps, waits
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]), 0.05)
@@ -310,8 +318,34 @@ def test_killed_and_run_again_it_ends_as_if_nothing_had_happened(tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert read(last_of(killed)).epoch < 6
     work = runpy.run_path(str(script))["work"]
-    assert work(killed, 0) == work(whole, 0)
+    assert work(killed, 0)[0] == work(whole, 0)[0]
     assert contents(killed) == contents(whole)
+
+
+def test_of_two_trainings_at_once_the_second_waits_and_finds_it_done(tmp_path):
+    script, shared, whole = (tmp_path / name for name in ("work.py", "shared.safetensors", "whole.safetensors"))
+    script.write_text(TRAINING)
+    work = runpy.run_path(str(script))["work"]
+    with subprocess.Popen([sys.executable, script, shared]) as process:
+        lock, deadline = shared.with_name("shared.safetensors.lock"), time.monotonic() + 60
+        while not lock.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found, steps, waits = work(shared, 0)
+    assert process.returncode == 0
+    assert (steps, waits) == ([], [1])
+    assert found == work(whole, 0)[0]
+    assert contents(shared) == contents(whole)
+
+
+def test_a_training_that_waits_for_another_process_can_be_stopped(path):
+    with (
+        alone(path, lambda _: pytest.fail("nobody else is there")),
+        pytest.raises(Interrupted, match="another process trains"),
+    ):
+        fit(a_run(), path, stop=lambda: True)
+    assert contents(path) == {}
+    fit(a_run(), path)
+    assert path.exists()
 
 
 RUNS = {
