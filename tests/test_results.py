@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench.cli import run
+from bench.report.regression import check
 from bench.store.database import Store
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,28 @@ def test_the_study_is_whole(database):
     rows = Store(database).rows("SELECT method, variant, count(DISTINCT seed) FROM summary GROUP BY ALL")
     assert len(rows) >= 24
     assert {seeds for _, _, seeds in rows} == {5}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "figure", "words"),
+    [
+        ("adr", "pgd-at", "accuracy", {"inconclusive"}),  # the page of claims has it not seen
+        ("adr+wa", "wa", "accuracy", {"inconclusive"}),
+        ("frl", "trades", "class 8", {"worse"}),
+        ("frl", "absld[targets.as_released=true]", "worst class", {"worse"}),
+        ("pgd-at#0,1", "pgd-at#2,3", "accuracy", {"inconclusive", "not worse"}),
+    ],
+)
+def test_what_a_check_says_of_the_study(database, candidate, baseline, figure, words):
+    made = check(Store(database), candidate, baseline, attack="autoattack")
+    (said,) = [one.verdict for _, one in made.findings if one.name == figure]
+    assert said in words
+    assert (made.verdict == "worse") or words != {"worse"}
+
+
+def test_seeds_of_one_method_are_never_worse_than_each_other(database):
+    for candidate, baseline in (("pgd-at#0,1", "pgd-at#2,3"), ("pgd-at#2,3", "pgd-at#0,1")):
+        assert check(Store(database), candidate, baseline).verdict in ("inconclusive", "not worse")
 
 
 def test_an_interval_by_hand():

@@ -140,26 +140,47 @@ def check(
     against: Annotated[str, typer.Option(help="The baseline it must not fall behind.")],
     db: Db = DEFAULT_DB,
     attack: Annotated[str | None, typer.Option(help="Judge by this attack only.")] = None,
-    alpha: Annotated[float, typer.Option(help="Level of the test.")] = 0.05,
-    floor: Annotated[float, typer.Option(help="Smallest difference in accuracy that counts.")] = 0.005,
+    alpha: Annotated[float, typer.Option(help="Level, for all figures together.")] = 0.05,
+    margin: Annotated[float, typer.Option(help="Points of accuracy that may be lost.")] = 1.0,
+    class_margin: Annotated[float, typer.Option(help="Points that every class may lose.")] = 5.0,
+    worst_margin: Annotated[float, typer.Option(help="Points that the worst class may lose.")] = 3.0,
+    nsd_margin: Annotated[float, typer.Option(help="What the NSD may rise by.")] = 0.02,
+    question: Annotated[
+        str | None, typer.Option(help="What may vary: checkpoints, images or method; the last if not given.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where the check is inconclusive.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a candidate is better, the same or worse than a baseline on the same samples.
+    """Say whether a candidate is worse than a baseline on the same images, by intervals against margins.
 
-    Exit code 0: better or same. 1: worse. 2: incomparable.
+    Exit code 0: better, not worse, or inconclusive. 1: worse. 2: incomparable. 3: inconclusive, with --strict or where
+    the candidate fails a soundness check.
 
     Example: evenbench check absld --against rslad --db results/demo/bench.duckdb
     """
     from bench.report.formats import json_text
+    from bench.report.margins import Margins
+    from bench.report.regression import asked
     from bench.report.regression import check as judged
 
-    decision = judged(store_at(db), candidate, against, attack=attack, alpha=alpha, floor=floor)
+    decision = judged(
+        store_at(db),
+        candidate,
+        against,
+        attack=attack,
+        alpha=alpha,
+        margins=Margins(margin / 100, class_margin / 100, worst_margin / 100, nsd_margin),
+        question=asked(question),
+        strict=strict,
+    )
     if as_json:
         give(json_text(decision.as_dict()))
     else:
-        tell(decision.table())
+        stdout().print(decision.heading, markup=False, soft_wrap=True)
+        for table in decision.tables():
+            tell(table)
         for line in (*decision.notes(), decision.sentence):
-            stdout().print(line, markup=False)
+            stdout().print(line, markup=False, soft_wrap=True)
     raise typer.Exit(decision.exit_code)
 
 

@@ -140,7 +140,7 @@ def compare(store: Store, a: str, b: str) -> Comparison:
 
 def describe(entry: Entry) -> dict[str, Any]:
     """An entry, ready for JSON."""
-    facts = {name: value for name, value in vars(entry).items() if name != "members"}
+    facts = {name: value for name, value in vars(entry).items() if name not in ("members", "chosen")}
     return {"name": entry.name, **facts, "checkpoints": [vars(member) for member in entry.members]}
 
 

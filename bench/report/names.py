@@ -2,18 +2,22 @@
 
 An entry is what a row of the board is: the checkpoints that differ in nothing but their training seed. It is called
 as the board shows it, `adr` or `adr[average.judged=true]`, narrowed where need be to a model and a seed,
-`adr@convnet-6#0`; or by its checkpoint_id or recipe_id, of which the first four digits do if no other starts so.
+`adr@convnet-6#0`, or to some seeds, `adr#0,1`; or by its checkpoint_id or recipe_id, of which the first four digits do
+if no other starts so.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from bench.errors import AmbiguousName, BadStore, UnknownName
 from bench.store.database import Store
 
+_SOME_SEEDS = re.compile(r"(?P<name>.+)#(?P<seeds>[0-9]+(,[0-9]+)+)")
 SHORTEST_PREFIX = 4
 """Digits of an id that must be given for it to be taken as one."""
 
@@ -39,6 +43,7 @@ class Entry:
         selection: rule that chose the epochs kept; "" when unknown.
         recipe_id: hash of everything but the seed that determined the training.
         members: its checkpoints, by seed.
+        chosen: whether the members are those of the seeds that were named, out of maybe more.
     """
 
     method: str
@@ -49,6 +54,7 @@ class Entry:
     selection: str
     recipe_id: str
     members: tuple[Member, ...]
+    chosen: bool = False
 
     @property
     def name(self) -> str:
@@ -57,8 +63,11 @@ class Entry:
 
     @property
     def spelled(self) -> str:
-        """Name and model, and the seed where there is one only: what `find` understands."""
-        return self.spell(self.members[0]) if len(self.members) == 1 else f"{self.name}@{self.model}"
+        """Name and model, and the seeds where they were chosen or there is one only: what `find` understands."""
+        if len(self.members) == 1:
+            return self.spell(self.members[0])
+        seeds = ",".join(str(member.seed) for member in self.members)
+        return f"{self.name}@{self.model}" + (f"#{seeds}" if self.chosen else "")
 
     def spell(self, member: Member) -> str:
         """Name, model and seed of one of its checkpoints."""
@@ -95,14 +104,17 @@ def find(store: Store, text: str) -> Entry:
 
     Args:
         store: where to look.
-        text: a method, "method[variant]", either with "@model", "#seed" or both; or a checkpoint_id or recipe_id, or
-            the first four or more digits of one.
+        text: a method, "method[variant]", either with "@model", "#seed" (or "#seed,seed") or both; or a checkpoint_id
+            or recipe_id, or the first four or more digits of one.
 
     Raises:
         UnknownName: nothing is called that.
         AmbiguousName: more than one entry is; the message lists them.
     """
     known = _known(store)
+    some = _SOME_SEEDS.fullmatch(text)
+    if some is not None and not _matching(known, text):
+        return _of_seeds(store, some["name"], [int(seed) for seed in some["seeds"].split(",")])
     found = _matching(known, text)
     if not found:
         if not known:
@@ -115,6 +127,17 @@ def find(store: Store, text: str) -> Entry:
     if len(entries) > 1 or len(set(seeds)) < len(seeds):
         raise AmbiguousName(f"{text!r} fits {_listing(entries)}; give one of these, or an id")
     return entries[0]
+
+
+def _of_seeds(store: Store, name: str, seeds: Sequence[int]) -> Entry:
+    """The entry that `name` calls, with the checkpoints of these seeds only."""
+    entry = find(store, name)
+    by_seed = {member.seed: member for member in entry.members}
+    missing = [seed for seed in seeds if seed not in by_seed]
+    if missing:
+        there = ", ".join(str(seed) for seed in by_seed)
+        raise UnknownName(f"{entry.spelled} has no seed {missing[0]}; its seeds are {there}")
+    return replace(entry, members=tuple(by_seed[seed] for seed in sorted(set(seeds))), chosen=True)
 
 
 def calls_attack(text: str, name: str, attack_id: str) -> bool:
@@ -145,10 +168,11 @@ def _grouped(found: Sequence[_Known]) -> list[Entry]:
     for one in found:
         together[one.kind].append(Member(one.checkpoint_id, one.seed))
     fields = ("method", "variant", "preset", "model", "trained_on", "selection", "recipe_id")
-    return [
-        Entry(members=tuple(members), **dict(zip(fields, kind, strict=True)))
-        for kind, members in sorted(together.items())
-    ]
+    made = []
+    for kind, members in sorted(together.items()):
+        facts: dict[str, Any] = dict(zip(fields, kind, strict=True))
+        made.append(Entry(members=tuple(members), **facts))
+    return made
 
 
 def _listing(entries: Sequence[Entry]) -> str:

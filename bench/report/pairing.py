@@ -7,8 +7,8 @@ fingerprint on one data set identity. Only complete evaluations count.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bench.report import metrics
@@ -94,8 +94,8 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Two entries on one data set under one attack.
+class Setting:
+    """What a figure is on and under: samples and attack.
 
     Attributes:
         dataset: name of the data set.
@@ -107,7 +107,6 @@ class Meeting:
         attack_id: its fingerprint.
         norm: norm of its budget.
         eps_exact: radius as the exact text, such as "8/255".
-        pairs: the pairs of checkpoints that were both evaluated, by seed.
     """
 
     dataset: str
@@ -119,7 +118,6 @@ class Meeting:
     attack_id: str
     norm: str
     eps_exact: str
-    pairs: tuple[SeedPair, ...]
 
     @property
     def title(self) -> str:
@@ -143,6 +141,17 @@ class Meeting:
             "norm": self.norm,
             "eps": self.eps_exact,
         }
+
+
+@dataclass(frozen=True)
+class Meeting(Setting):
+    """Two entries on one data set under one attack.
+
+    Attributes:
+        pairs: the pairs of checkpoints that were both evaluated, by seed.
+    """
+
+    pairs: tuple[SeedPair, ...]
 
     @property
     def classes(self) -> tuple[Counts, ...]:
@@ -215,7 +224,7 @@ def pair(store: Store, a: Entry, b: Entry) -> Pairing:
     if not couples:
         reason = f"{a.spelled} and {b.spelled} have no seed in common; name one checkpoint of each, as in name#0"
         return Pairing(a, b, (), unpaired=unpaired, reason=reason)
-    done = _evaluations(store, paired)
+    done = evaluations(store, paired)
     of_a = {key for one, _ in couples for key in done[one.checkpoint_id]}
     of_b = {key for _, one in couples for key in done[one.checkpoint_id]}
     jobs = [
@@ -224,7 +233,7 @@ def pair(store: Store, a: Entry, b: Entry) -> Pairing:
         for key in done[couple[0].checkpoint_id]
         if key in done[couple[1].checkpoint_id]
     ]
-    facts = _facts(store, of_a | of_b)
+    facts = settings(store, of_a | of_b)
     counted = _count(store, [(first, second) for _, _, first, second in jobs])
     seeds: defaultdict[Key, list[SeedPair]] = defaultdict(list)
     for (key, couple, *_), by_label in zip(jobs, counted, strict=True):
@@ -234,7 +243,7 @@ def pair(store: Store, a: Entry, b: Entry) -> Pairing:
     return Pairing(
         a,
         b,
-        tuple(replace(facts[key], pairs=tuple(seeds[key])) for key in facts if key in seeds),
+        tuple(Meeting(**vars(facts[key]), pairs=tuple(seeds[key])) for key in facts if key in seeds),
         only_a=tuple(facts[key].title for key in facts if key in of_a - of_b),
         only_b=tuple(facts[key].title for key in facts if key in of_b - of_a),
         unpaired=unpaired,
@@ -249,7 +258,8 @@ def _couples(a: Entry, b: Entry) -> list[tuple[Member, Member]]:
     return [(member, partner[member.seed]) for member in a.members if member.seed in partner]
 
 
-def _evaluations(store: Store, members: set[Member]) -> dict[str, dict[Key, int]]:
+def evaluations(store: Store, members: Iterable[Member]) -> dict[str, dict[Key, int]]:
+    """The complete evaluations of each checkpoint, by what they are on and under."""
     ids = sorted(member.checkpoint_id for member in members)
     found: dict[str, dict[Key, int]] = {one: {} for one in ids}
     for checkpoint_id, dataset_id, attack_id, evaluation_id in store.rows(
@@ -261,8 +271,8 @@ def _evaluations(store: Store, members: set[Member]) -> dict[str, dict[Key, int]
     return found
 
 
-def _facts(store: Store, keys: set[Key]) -> dict[Key, Meeting]:
-    """The meetings to be, without their pairs, in the order in which they are shown."""
+def settings(store: Store, keys: set[Key]) -> dict[Key, Setting]:
+    """What each key stands for, in the order in which it is shown."""
     rows = store.rows(
         "SELECT d.name, d.split, d.subset, d.dataset_id, d.class_names, a.name, a.attack_id, a.norm, a.eps_exact "
         "FROM datasets d CROSS JOIN attacks a "
@@ -270,7 +280,7 @@ def _facts(store: Store, keys: set[Key]) -> dict[Key, Meeting]:
         [CLEAN],
     )
     return {
-        (dataset_id, attack_id): Meeting(
+        (dataset_id, attack_id): Setting(
             dataset=dataset,
             split=split,
             subset=subset,
@@ -280,7 +290,6 @@ def _facts(store: Store, keys: set[Key]) -> dict[Key, Meeting]:
             attack_id=attack_id,
             norm=norm,
             eps_exact=eps_exact,
-            pairs=(),
         )
         for dataset, split, subset, dataset_id, class_names, attack, attack_id, norm, eps_exact in rows
         if (dataset_id, attack_id) in keys

@@ -233,6 +233,11 @@ class Store:
         with self._asking(sql, params) as answer:
             return answer.fetchall()
 
+    def columns(self, sql: str, params: Sequence[object] = ()) -> dict[str, npt.NDArray[Any]]:
+        """The answer to a SQL query, as one array a column; as `query`, for many rows of numbers."""
+        with self._asking(sql, params) as answer:
+            return {name: np.asarray(column) for name, column in answer.fetchnumpy().items()}
+
     def export(self, folder: Path) -> None:
         """Write every complete evaluation, and all it needs, as Parquet files with a manifest of hashes.
 

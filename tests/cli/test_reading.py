@@ -99,14 +99,28 @@ def test_compare_in_every_format(db, capsys):
 
 @pytest.mark.parametrize(
     ("candidate", "baseline", "code", "word"),
-    [("good", "bad", 0, "better"), ("other", "good", 0, "same"), ("bad", "good", 1, "worse")],
+    [("good", "bad", 0, "better"), ("other", "good", 0, "not worse"), ("bad", "good", 1, "worse")],
 )
 def test_check_exits_with_its_verdict(db, capsys, candidate, baseline, code, word):
-    assert run(["check", candidate, "--against", baseline, "--db", db]) == code
-    assert capsys.readouterr().out.splitlines()[-1].startswith(word)
-    assert run(["check", candidate, "--against", baseline, "--db", db, "--json", "--attack", "fgsm"]) == code
+    margins = ["--margin", "2", "--class-margin", "8", "--worst-margin", "8", "--nsd-margin", "0.4"]
+    assert run(["check", candidate, "--against", baseline, "--db", db, *margins]) == code
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("About these checkpoints only")
+    assert last.startswith(f"{word}: {candidate}@m#0 against {baseline}@m#0")
+    assert run(["check", candidate, "--against", baseline, "--db", db, "--json", "--attack", "fgsm", *margins]) == code
     verdict = json.loads(capsys.readouterr().out)
     assert (verdict["verdict"], verdict["exit_code"], len(verdict["findings"])) == (word, code, 1)
+    assert [one["margin"] for one in verdict["findings"][0]["figures"][:4]] == [0.02, 0.08, 0.4, 0.08]
+
+
+def test_a_strict_check_fails_where_it_cannot_tell(db, capsys):
+    for arguments, code in (([], 0), (["--strict"], 3)):
+        assert run(["check", "other", "--against", "good", "--db", db, *arguments]) == code
+        assert "inconclusive: other@m#0 against good@m#0" in capsys.readouterr().out
+    assert run(["check", "other", "--against", "good", "--db", db, "--question", "method"]) == 0
+    assert "needs 3 seeds of each" in capsys.readouterr().out.replace("\n", " ")
+    assert run(["check", "other", "--against", "good", "--db", db, "--question", "seeds"]) == 2
+    assert "no question is called 'seeds'" in capsys.readouterr().err
 
 
 def test_check_of_what_shares_nothing_is_incomparable(db, capsys):
