@@ -21,14 +21,14 @@ class Stopped(Exception):
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Work whose results are stored as they come: Ctrl-C ends it with a word on how to go on.
+    """Work whose results are stored as they come: an interruption ends it with a word on how to go on.
 
     Raises:
-        Stopped: on Ctrl-C.
+        Stopped: it was interrupted.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Ctrl-C or SIGTERM
         raise Stopped("interrupted; all that was finished is kept, run the same command again to go on") from None
 
 

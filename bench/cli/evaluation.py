@@ -11,9 +11,12 @@ import typer
 from bench.cli.console import progress, resumable
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Dataset, Db, Device, Precision, device_of
 from bench.cli.reading import store_at
+from bench.cli.signals import GRACE, stoppable
 from bench.cli.summaries import summarised, tell_evaluations
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.cli.summaries import Summary
     from bench.store.database import Store
     from bench.study.plan import Agenda, Cell
@@ -101,12 +104,13 @@ def evaluate(
             asked.cell(text, network, images, device=where, keep_in=keep_adversarials, say=shown.say)
             for text, network in zip(named, networks, strict=True)
         ]
-        judge(Agenda(store, source, cells, where, checks, recheck=checks == "all"), shown)
+        with stoppable(GRACE) as stop:
+            judge(Agenda(store, source, cells, where, checks, recheck=checks == "all"), shown, stop)
     tell_evaluations([summary_of(store, cell, images.dataset_id) for cell in cells], db, as_json=as_json)
 
 
-def judge(agenda: Agenda, shown: Progress) -> None:
-    """Attack the networks of an agenda, in this process.
+def judge(agenda: Agenda, shown: Progress, stop: Callable[[], bool]) -> None:
+    """Attack the networks of an agenda, in this process, until `stop` says yes.
 
     Raises:
         BenchError: one of them, or an attack on it, failed; what the others came to is stored.
@@ -114,7 +118,7 @@ def judge(agenda: Agenda, shown: Progress) -> None:
     from bench.study.pool import Inline
     from bench.study.runner import run_study
 
-    for problem in run_study(agenda, Inline(), shown).problems.values():
+    for problem in run_study(agenda, Inline(), shown, stop).problems.values():
         raise problem
 
 

@@ -15,7 +15,8 @@ import typer
 from bench.cli.console import progress, resumable, stderr, stdout
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Db, cores, device_of
 from bench.cli.reading import show, store_at
-from bench.errors import BadStudy
+from bench.cli.signals import GRACE, stoppable
+from bench.errors import BadStore, BadStudy
 from bench.files import write_text
 
 if TYPE_CHECKING:
@@ -84,19 +85,28 @@ def perform(
         raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
     study = replace(study, device=device_of(study.device))
     place, store = out or Path("results") / study.name, store_at(db, PATIENCE)
-    with progress() as shown, resumable():
-        agenda = agenda_of(study, store, place)
+    with resumable():
+        with progress() as shown:
+            agenda = agenda_of(study, store, place)
+            if dry_run:
+                forecast = list(agenda.forecast())
+            else:
+                pool = Processes(workers or (cores() if study.device == "cpu" else 1))
+                with stoppable(GRACE) as stop:
+                    report = run_study(agenda, pool, shown, stop)
         if dry_run:
-            forecast = list(agenda.forecast())
-        else:
-            report = run_study(agenda, Processes(workers or (cores() if study.device == "cpu" else 1)), shown)
-    if dry_run:
-        tell_forecast(forecast, as_json=as_json)
-        return 0
-    stderr().print(
-        f"{report.trained} trained, {report.judged} chunks judged, {report.checked} checked now", markup=False
-    )
-    files = publish(agenda, place, quiet=as_json)
+            tell_forecast(forecast, as_json=as_json)
+            return 0
+        stderr().print(
+            f"{report.trained} trained, {report.judged} chunks judged, {report.checked} checked now", markup=False
+        )
+        try:
+            files = publish(agenda, place, quiet=as_json)
+        except BadStore as problem:
+            if not report.failures:  # else they say why
+                raise
+            stderr().print(str(problem), markup=False, soft_wrap=True)
+            files = []
     if as_json:
         facts = {
             "trained": report.trained,
@@ -122,8 +132,11 @@ def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> Non
 
 
 def publish(agenda: Agenda, place: Path, *, quiet: bool) -> list[Path]:
-    """Print a study's boards unless `quiet`; write them and the figures into a folder. The files written."""
-    from bench.errors import BadStore
+    """Print a study's boards unless `quiet`; write them and the figures into a folder. The files written.
+
+    Raises:
+        BadStore: the boards cannot be read, or nothing was judged to its end.
+    """
     from bench.report.boards import Scope
     from bench.report.leaderboard import boards, render
     from bench.report.plots import plot
@@ -135,11 +148,10 @@ def publish(agenda: Agenda, place: Path, *, quiet: bool) -> list[Path]:
         datasets=(agenda.images.dataset_id,),
         attacks=tuple(trial.attack_id for trial in agenda.trials),
     )
-    try:
-        found = boards(store, scope=scope)
-    except BadStore as problem:  # nothing complete yet: the run's own failures say why
-        stderr().print(str(problem), markup=False, soft_wrap=True)
+    if not scope.checkpoints:
+        stderr().print("no network of this study was judged: there are no boards to write", markup=False)
         return []
+    found = boards(store, scope=scope)
     figures = plot(store, place / "figures", scope=scope)
     addresses = [path.relative_to(place).as_posix() for path in figures]
     tables = []

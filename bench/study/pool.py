@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -18,7 +19,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, Self
 
 from bench.errors import BenchError
@@ -31,6 +34,16 @@ POLL = 0.5
 """Seconds after which the driver looks up even if nothing has ended."""
 BEGUN = 1e-9
 """The share of a unit that has begun and said nothing yet."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal, or a system that shuts down, sends to all processes alike."""
+LOST = (
+    f"its worker process ended {ATTEMPTS} times in the midst of it: killed, perhaps for want of memory, or left by the "
+    "code of a model or plug-in; run the same command again to go on, or with fewer --workers"
+)
+UNBORN = (
+    f"its worker process ended {ATTEMPTS} times before it began; standard error may say why, or there is no memory "
+    "for it: run the same command again, or with fewer --workers"
+)
 WAITS = -1.0
 """What a unit tells in place of a share while it waits for another process."""
 
@@ -62,7 +75,10 @@ class Pool(Protocol):
         """Get ready."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End; after an error or Ctrl-C, what runs may save its state and the rest is dropped."""
+        """End; after an error or Ctrl-C, what runs may save its state, unless it was asked before, and is dropped."""
+
+    def stop(self) -> None:
+        """Ask the units that save their state to do so and to end."""
 
     def submit(self, unit: Unit) -> Future[Any]:
         """Begin a unit; there must be a worker free."""
@@ -79,6 +95,7 @@ class Inline:
     def __init__(self) -> None:
         """Nothing to do yet."""
         self._begun: list[tuple[Future[Any], Unit]] = []
+        self._stopped = False
 
     def __enter__(self) -> Self:
         """Nothing to start."""
@@ -86,6 +103,10 @@ class Inline:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Nothing to end."""
+
+    def stop(self) -> None:
+        """Ask."""
+        self._stopped = True
 
     def submit(self, unit: Unit) -> Future[Any]:
         """Take a unit."""
@@ -100,7 +121,7 @@ class Inline:
             future, unit = self._begun.pop()
             told(future, BEGUN)
             try:
-                future.set_result(unit.run(partial(told, future), lambda: False))
+                future.set_result(unit.run(partial(told, future), lambda: self._stopped))
             except (Exception, SystemExit) as problem:
                 future.set_exception(problem)
             done.append(future)
@@ -124,6 +145,7 @@ class Processes:
     def __enter__(self) -> Self:
         """Start; the processes come up as units are submitted."""
         context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # it lets signals through again that `deaf` holds back
         self._stop = context.RawValue(ctypes.c_bool, False)
         self._slots = [_Slot(context, self._stop) for _ in range(self.workers)]
         return self
@@ -131,17 +153,21 @@ class Processes:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for what runs; after an error or Ctrl-C, let units save for a few seconds, then end the rest."""
         try:
-            if kind is not None:
-                self._stop.value = True
+            if kind is not None and not self._stop.value:
+                self.stop()
                 patience = time.monotonic() + PATIENCE
                 while time.monotonic() < patience and any(slot.saves for slot in self._slots):
                     time.sleep(0.05)
         finally:  # even at a second Ctrl-C
-            for slot in self._slots:
-                slot.executor.shutdown(wait=kind is None, cancel_futures=kind is not None)
             if kind is not None:
                 for child in multiprocessing.active_children():
-                    child.terminate()
+                    child.kill()
+            for slot in self._slots:
+                slot.executor.shutdown(cancel_futures=kind is not None)
+
+    def stop(self) -> None:
+        """Ask all workers."""
+        self._stop.value = True
 
     def submit(self, unit: Unit) -> Future[Any]:
         """Hand a unit to a worker that has nothing to do."""
@@ -163,12 +189,16 @@ class _Slot:
         self._context, self._stop = context, stop
         self.share = context.RawValue(ctypes.c_double, 0.0)
         self.future: Future[Any] | None = None
-        self._renew()
+        self.executor = self._made()
 
-    def _renew(self) -> None:
-        self.executor = ProcessPoolExecutor(
+    def _made(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
             1, mp_context=self._context, initializer=_begin, initargs=(self.share, self._stop, os.getpid())
         )
+
+    def _renew(self) -> None:
+        self.executor.shutdown()
+        self.executor = self._made()
 
     @property
     def saves(self) -> bool:
@@ -184,12 +214,26 @@ class _Slot:
     def _attempt(self) -> None:
         self._attempts += 1
         self.share.value = 0.0
-        with ignored_by_children(signal.SIGINT):
-            try:
-                self.running = self.executor.submit(_work, self._unit)
-            except BrokenProcessPool:  # its process was killed while it had nothing to do
-                self._renew()
-                self.running = self.executor.submit(_work, self._unit)
+        try:
+            self.running = self._handed_out(bytes(ForkingPickler.dumps(self._unit)))
+        except Exception as problem:  # it cannot be packed, or there is no room for a process
+            self.running = Future()
+            self.running.set_exception(problem)
+
+    def _handed_out(self, packed: bytes) -> Future[Any]:
+        """The packed unit as what the process does."""
+        try:
+            with deaf():
+                try:
+                    return self.executor.submit(_work, packed)
+                except BrokenProcessPool:  # its process was killed while it had nothing to do
+                    self._renew()
+                    return self.executor.submit(_work, packed)
+        except OSError as problem:
+            self._renew()
+            raise BenchError(
+                f"no worker process can be started ({problem}); end other programs, or ask for fewer --workers"
+            ) from None
 
     def ended(self) -> Future[Any] | None:
         """The unit that has ended, once."""
@@ -197,32 +241,32 @@ class _Slot:
             return None
         problem = self.running.exception()
         if isinstance(problem, BrokenProcessPool):
-            self.executor.shutdown(wait=False)
+            begun = bool(self.share.value)
             self._renew()
             if self._attempts < ATTEMPTS:
                 self._attempt()
                 return None
-            problem = BenchError(
-                f"its worker process was killed {ATTEMPTS} times, perhaps for want of memory; run the same command "
-                "again to go on, or with fewer --workers"
-            )
+            problem = BenchError(LOST if begun else UNBORN)
         future, self.future = self.future, None
         if problem is not None:
             future.set_exception(problem)
         else:
-            future.set_result(self.running.result())
+            future.set_result(pickle.loads(self.running.result()))
         return future
 
 
 _share: Any = None
 _stopped: Any = None
+_unfit: Exception | None = None
+"""Why this worker can do nothing."""
 
 
 def _begin(share: Any, stop: Any, driver: int) -> None:
-    """Set up a worker: no life without its driver, no part in the terminal's Ctrl-C, and one thread."""
-    global _share, _stopped
+    """Set up a worker: no life without its driver, no part in the terminal's signals, and one thread."""
+    global _share, _stopped, _unfit
     _share, _stopped = share, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:  # a system that ends all processes sends them to the workers too
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == driver:
@@ -230,32 +274,52 @@ def _begin(share: Any, stop: Any, driver: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    import torch  # takes seconds, in which the driver may die
+    try:
+        import torch  # takes seconds, in which the driver may die
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
+    except Exception as problem:
+        _unfit = problem
 
 
-def _work(unit: Unit) -> Any:
+def _work(packed: bytes) -> bytes:
+    """Do a packed unit; its result is packed too, so that what cannot be packed or unpacked fails here, by its name."""
     if _stopped.value:  # handed out before Ctrl-C, and not begun
         raise CancelledError
+    if _unfit is not None:
+        raise BenchError(f"a worker process cannot start ({type(_unfit).__name__}: {_unfit}); mend what it names")
     _share.value = BEGUN
 
     def report(share: float) -> None:
         _share.value = share
 
-    return unit.run(report, lambda: bool(_stopped.value))
+    try:
+        return pickle.dumps(pickle.loads(packed).run(report, lambda: bool(_stopped.value)))
+    except BaseException as problem:
+        raise _portable(problem) from None
+
+
+def _portable(problem: BaseException) -> Exception | SystemExit:
+    """An error that comes out of a pickle as what it went in, and that nobody takes for the driver's own Ctrl-C."""
+    try:
+        if isinstance(problem, Exception | SystemExit):
+            pickle.loads(pickle.dumps(problem))
+            return problem
+    except Exception:  # its class wants other arguments, or is not to be found
+        pass
+    return BenchError(f"{type(problem).__name__}: {problem}")
 
 
 @contextmanager
-def ignored_by_children(number: signal.Signals) -> Iterator[None]:
-    """A signal held back for a while: processes started meanwhile never see it, this one sees it afterwards.
+def deaf() -> Iterator[None]:
+    """Signals held back for a while: processes started meanwhile never see them, this one sees them afterwards.
 
     A worker that is still importing cannot ignore Ctrl-C yet, and would answer it with a traceback.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

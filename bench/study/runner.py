@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -25,6 +25,7 @@ from bench.study.pool import Pool
 from bench.study.progress import Progress, known_of
 from bench.study.record import attack_row, dataset_row, put, remember
 from bench.study.work import Checking, Judging, Training
+from bench.training.fit import Interrupted
 
 OFTEN = 0.2
 """Seconds between two reports of progress, at least."""
@@ -52,10 +53,17 @@ class Report:
         return [f"{label}: {problem}" for label, problem in self.problems.items()]
 
 
-def run_study(agenda: Agenda, pool: Pool, progress: Progress) -> Report:
+def run_study(agenda: Agenda, pool: Pool, progress: Progress, stop: Callable[[], bool] = lambda: False) -> Report:
     """Train and judge what is lacking; failures are collected, and stop only what depends on them.
 
+    Args:
+        agenda: what is to be done.
+        pool: who does it.
+        progress: hears how far it is.
+        stop: asks whether to begin nothing more; what is in hand is then waited for and stored.
+
     Raises:
+        KeyboardInterrupt: it was stopped before all was done.
         BadStore: the database cannot be written; what is in it stays.
         DiskFull: likewise.
     """
@@ -65,7 +73,7 @@ def run_study(agenda: Agenda, pool: Pool, progress: Progress) -> Report:
     for trial in agenda.trials:
         store.add_attack(attack_row(trial))
     with pool:
-        return _Driver(agenda, pool, progress).finish()
+        return _Driver(agenda, pool, progress, stop).finish()
 
 
 @dataclass
@@ -82,12 +90,14 @@ class _Driver:
         remarks: tells the remarks on a cell, each once.
         planned: units planned so far.
         shown: when progress was last told.
+        dropped: whether a unit was stopped before its end.
         ahead: foresees how long the rest takes.
     """
 
     agenda: Agenda
     pool: Pool
     progress: Progress
+    stop: Callable[[], bool] = lambda: False
     report: Report = field(default_factory=Report)
     waiting: list[tuple[int, int, Flight]] = field(default_factory=list)
     flying: dict[Future[Any], Flight] = field(default_factory=dict)
@@ -97,6 +107,7 @@ class _Driver:
     remarks: dict[str, Callable[[str], None]] = field(default_factory=dict)
     planned: int = 0
     shown: float = 0.0
+    dropped: bool = False
     ahead: Ahead = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,18 +115,29 @@ class _Driver:
         self.ahead, self.blocked = Ahead(self.agenda.images), list(self.agenda.cells)
 
     def finish(self) -> Report:
-        """Work until nothing is left that can be done."""
+        """Work until nothing is left that can be done, or it is stopped.
+
+        Raises:
+            KeyboardInterrupt: it was stopped before all was done.
+        """
+        say = once(self.progress.say)
         self.unblock()
         self.hand_out()
         while self.flying:
             ended = self.pool.wait(self.hear)
+            if self.stop():
+                self.pool.stop()
             self.landed = {future: self.flying.pop(future) for future in ended}
             for urgent in (True, False):  # what was trained can be judged now; no worker waits while chunks are stored
                 for future, flight in list(self.landed.items()):
                     if isinstance(flight.unit, Training) is urgent:
                         self.take(self.landed.pop(future), future)
                 self.hand_out()
+            if self.flying and self.stop():
+                say("stopping as soon as what is in hand has ended; once more ends it now")
             self.show()
+        if self.stop() and (self.dropped or self.waiting):
+            raise KeyboardInterrupt
         self.progress.show(1.0, 0.0, "")
         return self.report
 
@@ -194,7 +216,7 @@ class _Driver:
 
     def hand_out(self) -> None:
         """Give every free worker a unit."""
-        while self.waiting and len(self.flying) < self.pool.workers:
+        while self.waiting and len(self.flying) < self.pool.workers and not self.stop():
             _, _, flight = heapq.heappop(self.waiting)
             self.flying[self.pool.submit(flight.unit)] = flight
 
@@ -212,7 +234,10 @@ class _Driver:
         try:
             result = future.result()
         except (Exception, SystemExit) as problem:  # a cell's failure, whatever it is, must not stop the others
-            self.failed(flight, problem)
+            if self.stop() and isinstance(problem, Interrupted | CancelledError):
+                self.dropped = True
+            else:
+                self.failed(flight, problem)
             return
         if isinstance(unit, Judging):
             self.put(flight, unit, *result)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import run
+from bench.errors import BadStore
 from bench.store.database import Store
 from bench.study import file as study
 
@@ -66,6 +67,22 @@ def test_a_failed_cell_makes_the_exit_code_1_and_the_others_are_done(capsys):
     assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("failed: mad (seed 0): the loss became NaN")
     assert Store(Path("b.duckdb")).rows("SELECT DISTINCT variant FROM summary") == [("schedule.epochs=1",)]
+
+
+def test_boards_that_cannot_be_read_in_the_end_are_not_exit_0(monkeypatch, capsys):
+    def damaged(*_: object, **__: object) -> None:
+        raise BadStore("b.duckdb is damaged")
+
+    Path("s.toml").write_text(STUDY)
+    monkeypatch.setattr("bench.report.leaderboard.boards", damaged)
+    assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "evenbench: b.duckdb is damaged"
+
+
+def test_a_study_that_judges_nothing_needs_no_boards(capsys):
+    Path("s.toml").write_text(STUDY.partition("[entries")[0] + "[entries.natural]\nevaluate = false\n")
+    assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 0
+    assert "no network of this study was judged" in capsys.readouterr().err
 
 
 def test_a_study_on_a_device_that_is_not_there(capsys):

@@ -109,8 +109,9 @@ class Command:
         self.process.communicate()
         self.nobody_left()
 
-    def ctrl_c(self) -> tuple[int, str]:
-        os.killpg(self.process.pid, signal.SIGINT)
+    def ended_by(self, number: int) -> tuple[int, str]:
+        """A signal to the whole group, as from a terminal; the exit code, and what is said."""
+        os.killpg(self.process.pid, number)
         _, said = self.process.communicate(timeout=60)
         self.nobody_left()
         return self.process.returncode, said
@@ -164,12 +165,15 @@ def test_killed_in_training_and_in_evaluation_and_run_again(tmp_path, uninterrup
     assert store.rows("SELECT sum(n) FROM chunks") == [(len(uninterrupted),)]
 
 
-@pytest.mark.parametrize("when", [half_trained, half_judged])
-def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(tmp_path, uninterrupted, trained, when):
+@pytest.mark.parametrize(
+    ("when", "number", "wanted"),
+    [(half_trained, signal.SIGINT, 130), (half_judged, signal.SIGINT, 130), (half_trained, signal.SIGTERM, 143)],
+)
+def test_a_signal_says_how_to_go_on_and_leaves_nobody_behind(tmp_path, uninterrupted, trained, when, number, wanted):
     if when is half_judged:
         shutil.copytree(trained / "out", tmp_path / "out")
-    code, said = run(tmp_path).until(when(tmp_path)).ctrl_c()
-    assert code == 130
+    code, said = run(tmp_path).until(when(tmp_path)).ended_by(number)
+    assert code == wanted
     assert "run the same command again to go on" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert Store(tmp_path / "b.duckdb").query(TWICE).empty
@@ -179,16 +183,18 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nobody_behind(tmp_path, uninterrupt
 
 def test_ctrl_c_while_workers_come_up_shows_no_traceback(tmp_path):
     command = run(tmp_path)
-    code, said = command.until(lambda: len(command.members()) > 2).ctrl_c()  # a worker, and Python's resource tracker
+    code, said = command.until(lambda: len(command.members()) > 2).ended_by(
+        signal.SIGINT
+    )  # a worker, and Python's resource tracker
     assert code == 130
     assert "Traceback" not in said
 
 
-def test_ctrl_c_of_a_single_training_says_where_it_is_saved(tmp_path):
+def test_sigterm_of_a_single_training_says_where_it_is_saved(tmp_path):
     arguments = "train pgd-at --dataset digits --n 200 --model convnet-2 --epochs 200 --out at.safetensors"
     command = Command(tmp_path, *arguments.split())
-    code, said = command.until(lambda: (tmp_path / "at.last.safetensors").exists()).ctrl_c()
-    assert code == 130
+    code, said = command.until(lambda: (tmp_path / "at.last.safetensors").exists()).ended_by(signal.SIGTERM)
+    assert code == 143
     assert "saved to at.last.safetensors; run the same command again to go on" in said.splitlines()[-1]
     assert "Traceback" not in said
     assert not (tmp_path / "at.safetensors").exists()

@@ -243,3 +243,20 @@ def test_checks_wait_for_chunks_that_end_at_the_same_time(study, monkeypatch):
     report, _ = run(study("[entries.natural]\n", head=HEAD.replace('"none"', '"default"')), Together())
     assert report.judged == 9
     assert seen == [{"clean": 30, "fgsm": 30, "pgd-sat": 30}]
+
+
+def test_a_run_that_is_asked_to_stop_stores_what_is_in_hand_and_goes_on_later(study, monkeypatch):
+    judge, done = Judging.run, []
+    monkeypatch.setattr(Judging, "run", lambda self, *rest: done.append(self) or judge(self, *rest))
+    cells = study("[entries.natural]\n")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(cells, Inline(), Shown(), lambda: len(done) == 4)
+    assert cells.store.rows("SELECT count(*) FROM chunks") == [(4,)]
+    report, _ = run(study("[entries.natural]\n"))
+    assert (report.trained, report.judged) == (0, 5)
+
+
+def test_a_run_that_is_asked_to_stop_when_all_is_done_is_done(study, monkeypatch):
+    judge, done = Judging.run, []
+    monkeypatch.setattr(Judging, "run", lambda self, *rest: done.append(self) or judge(self, *rest))
+    assert run_study(study("[entries.natural]\n"), Inline(), Shown(), lambda: len(done) == 9).judged == 9
