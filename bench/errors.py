@@ -10,7 +10,9 @@
     ├── BadStudy               a study file that cannot be run
     ├── BadBudget              an eps or norm that is none
     ├── BadOption              an option outside its range
-    ├── OutOfBudget            an attack left its ball or the image box: a bug in the attack
+    ├── BadAttack              an attack that fails, or changes the model that it was shown
+    │   └── OutOfBudget        it left its ball or the image box
+    ├── TimedOut               a model or an attack that was not heard of for too long
     ├── Diverged               training reached a loss that is not a number
     ├── BadStore               a database or bundle that is damaged, foreign, newer or read-only
     │   ├── StoreBusy          another process holds the database
@@ -26,9 +28,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+BRIEF = 200
+"""Characters of what others said that a message repeats."""
+
 
 class BenchError(Exception):
     """Root of every error that a user can mend."""
+
+
+def brief(text: str) -> str:
+    """A text on one line, cut where it gets long."""
+    line = " ".join(text.split())
+    return line if len(line) <= BRIEF else f"{line[:BRIEF]}..."
+
+
+def told(problem: BaseException) -> str:
+    """What somebody else's code raised, by its kind and its words."""
+    return f"{type(problem).__name__}: {said}" if (said := brief(str(problem))) else type(problem).__name__
 
 
 class UnknownName(BenchError):
@@ -83,8 +99,16 @@ class BadOption(BenchError):
     """An option outside its range, such as a level of significance above 1."""
 
 
-class OutOfBudget(BenchError):
+class BadAttack(BenchError):
+    """An attack that fails, returns something else than images, or changes the model that it was shown."""
+
+
+class OutOfBudget(BadAttack):
     """An attack returned an image outside its ball or outside [0, 1]."""
+
+
+class TimedOut(BenchError):
+    """A model or an attack that was not heard of for too long."""
 
 
 class Diverged(BenchError):

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
-from bench.errors import BenchError, UnknownName
+from bench.errors import BenchError, UnknownName, told
 
 T = TypeVar("T")
 
@@ -82,10 +82,10 @@ class Registry(Generic[T]):
             raise BenchError(f"{self.kind} {name!r} is registered twice, by {claims}; uninstall or rename one of them")
         try:
             entry: T = first.load()
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             raise BenchError(
-                f"{self.kind} {name!r} of {_owner(first)} cannot be imported from {first.value}: "
-                f"{type(problem).__name__}: {problem}; mend or uninstall that package"
+                f"{self.kind} {name!r} of {_owner(first)} cannot be imported from {first.value}: {told(problem)}; "
+                "mend or uninstall that package"
             ) from problem
         return entry
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from bench.cli import evaluation, reading, registries, study, training
 from bench.cli.console import Stopped
 from bench.cli.signals import asked_to_end, exit_code, say
-from bench.errors import BenchError
+from bench.errors import BenchError, told
 from bench.files import is_full
 
 app = typer.Typer(
@@ -29,6 +31,15 @@ app = typer.Typer(
 for module in (study, training, evaluation, reading, registries):
     module.register(app)
 
+DEBUG = "--debug"
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show where an error arose; anywhere on the line.")] = False,
+) -> None:
+    """What all verbs share; `answer` has taken the option from the line already."""
+
 
 INTERRUPTED = 130
 """What typer answers after Ctrl-C, without a word."""
@@ -36,15 +47,18 @@ INTERRUPTED = 130
 
 def answer(arguments: Sequence[str]) -> int:
     """Do what the arguments ask for; the exit code."""
+    words = [word for word in arguments if word != DEBUG]
     try:
-        code = app(args=list(arguments) or ["--help"], standalone_mode=False)
+        code = app(args=words or ["--help"], standalone_mode=False)
     except Stopped as stopped:
         say(str(stopped))
         return exit_code()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         if not asked_to_end():
+            if DEBUG in arguments:
+                traceback.print_exception(problem)
             return fault(problem)
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -53,8 +67,8 @@ def answer(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def fault(problem: Exception) -> int:
-    """Say what is wrong; the exit code. What is no mistake of the user's is raised again."""
+def fault(problem: Exception | SystemExit) -> int:
+    """Say on one line what is wrong; the exit code."""
     if isinstance(problem, typer.TyperException):
         context = getattr(problem, "ctx", None)  # of the verb; typer exports no class for it
         path = context.command_path if context else "evenbench"
@@ -69,7 +83,9 @@ def fault(problem: Exception) -> int:
             return complain(f"no space left to write {problem.filename or 'a file'}; free some and run it again")
         if problem.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             return complain(f"{problem.filename}: {problem.strerror}; choose another place or mend its permissions")
-    raise problem
+    if isinstance(problem, SystemExit):
+        return complain(f"code that was loaded left by sys.exit({problem.code!r}); mend it, {DEBUG} shows where")
+    return complain(f"{told(problem)}; a fault of evenbench or of code that it loaded, {DEBUG} shows where")
 
 
 def complain(line: str) -> int:

@@ -74,6 +74,9 @@ def evaluate(
         Literal["none", "default", "all"], typer.Option(help="Which soundness checks follow the attacks.")
     ] = "default",
     device: Device = "auto",
+    timeout: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long a model or an attack may go on without any progress.")
+    ] = 3600,
     db: Db = DEFAULT_DB,
     as_json: AsJson = False,
 ) -> None:
@@ -85,12 +88,14 @@ def evaluate(
     from bench.data.source import Source
     from bench.evaluation.evidence import evidence_in
     from bench.evaluation.network import resolve
+    from bench.evaluation.patience import check_timeout, patience
     from bench.study.given import USUAL_EPS, Asked
     from bench.study.plan import Agenda
 
     names = attack_names(attacks) if attacks is not None else suite or (["clean"] if adversarials else "standard")
     asked = Asked(names, norm, eps, seed, precision, batch_size, eot, votes)
     asked.check()
+    check_timeout(timeout)
     source = Source(dataset, split, n=n, seed=n_seed)
     images = source.images().check_complete()
     store, where = store_at(db, PATIENCE), device_of(device)
@@ -100,12 +105,12 @@ def evaluate(
     with progress() as shown, resumable():
         for name, evidence in asked.evidence:
             shown.say(f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean")
-        cells = [
-            asked.cell(text, network, images, device=where, keep_in=keep_adversarials, say=shown.say)
-            for text, network in zip(named, networks, strict=True)
-        ]
+        cells = []
+        for text, network in zip(named, networks, strict=True):
+            with patience(timeout, f"{text}, asked about its first images,"):
+                cells.append(asked.cell(text, network, images, device=where, keep_in=keep_adversarials, say=shown.say))
         with stoppable(GRACE) as stop:
-            judge(Agenda(store, source, cells, where, checks, recheck=checks == "all"), shown, stop)
+            judge(Agenda(store, source, cells, where, checks, recheck=checks == "all", timeout=timeout), shown, stop)
     tell_evaluations([summary_of(store, cell, images.dataset_id) for cell in cells], db, as_json=as_json)
 
 
@@ -118,7 +123,10 @@ def judge(agenda: Agenda, shown: Progress, stop: Callable[[], bool]) -> None:
     from bench.study.pool import Inline
     from bench.study.runner import run_study
 
-    for problem in run_study(agenda, Inline(), shown, stop).problems.values():
+    problems = list(run_study(agenda, Inline(), shown, stop).problems.values())
+    for problem in problems[1:]:
+        shown.say(str(problem))
+    for problem in problems:
         raise problem
 
 

@@ -14,8 +14,10 @@ from bench.attacks.prepare import own_randomness, prepared, search_model
 from bench.attacks.trial import Trial
 from bench.data.images import Images
 from bench.errors import BadData, BadOption
+from bench.evaluation.answer import logits_of
 from bench.evaluation.batching import USUAL, CudaGauge, Room, images_that_fit
-from bench.evaluation.judge import Case, Chunk, Keep, check_pixels, ignored, judge, logits_of
+from bench.evaluation.chunk import Chunk, check_pixels
+from bench.evaluation.judge import Case, Keep, ignored, judge
 from bench.evaluation.random_models import FEW, STEADY, unsteadiness
 from bench.outcomes import COLUMNS, Outcomes
 
@@ -52,7 +54,7 @@ def evaluate(
     Raises:
         BadModel: it fails, or returns something else than finite logits (B,K) for the K classes of `images`.
         BadData: labels outside the classes, or pixels outside [0, 1].
-        OutOfBudget: an attack returned images outside its ball or the box.
+        BadAttack: an attack fails, returns no images within its ball and the box, or changes the model.
         BadOption: a batch size below 1, or one that memory does not hold and that cannot be divided.
     """
     if batch_size is not None and batch_size < 1:

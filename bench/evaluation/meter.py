@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from bench.evaluation.answer import asked, check_logits
+
 
 class Meter(nn.Module):
     """A model that counts its passes.
@@ -41,20 +43,24 @@ class Meter(nn.Module):
         self._tick = tick
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,K) the model's answer. The model gets a copy, so that working in place does not change the images."""
+        """(B,K) the model's answer. The model gets a copy, so that working in place does not change the images.
+
+        Raises:
+            BadModel: it fails, or returns something else.
+        """
         self.forwards += len(x)
         seen = x.clone()
         if seen.requires_grad:
             seen.register_hook(self._count)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        answer: Tensor = self.model(seen)
+        answer = asked(self.model, seen)
+        check_logits(answer, len(x))
         self._tick(self.forwards)
         return answer
 
     def _counted(self, exact: nn.Module) -> Callable[[Tensor], Tensor]:
         def confirm(x: Tensor) -> Tensor:
             self.forwards += len(x)
-            answer: Tensor = exact(x)
-            return answer
+            return asked(exact, x.clone())
 
         return confirm
 

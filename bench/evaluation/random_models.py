@@ -50,9 +50,9 @@ class Expectation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,K) mean logits."""
-        total: Tensor = self.model(x)
+        total: Tensor = self.model(x.clone())
         for _ in range(self.answers - 1):
-            total = total + self.model(x)
+            total = total + self.model(x.clone())
         return total / self.answers
 
 
@@ -71,7 +71,7 @@ class Voting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,K) logarithm of each class's share."""
-        answers = torch.stack([self.model(x).float() for _ in range(self.votes)])
+        answers = torch.stack([self.model(x.clone()).float() for _ in range(self.votes)])
         counts = nn.functional.one_hot(answers.argmax(2), answers.shape[2]).sum(0)
         return ((counts + answers.softmax(2).mean(0)) / (self.votes + 1)).log()
 

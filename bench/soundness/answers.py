@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.attacks.pgd import PGD_SAT
 from bench.errors import BadModel
-from bench.evaluation.judge import looks_like_probabilities
+from bench.evaluation.answer import looks_like_probabilities
 from bench.evaluation.meter import Bfloat16
 from bench.evaluation.random_models import FEW, STEADY
 from bench.outcomes import Outcomes

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bench.attacks.pgd import FGSM_ATTACK
 from bench.attacks.trial import Trial
-from bench.evaluation.judge import ABSOLUTE_SLACK, RELATIVE_SLACK, Chunk, attacked
+from bench.evaluation.attacked import ABSOLUTE_SLACK, RELATIVE_SLACK, attacked
+from bench.evaluation.chunk import Chunk
 from bench.evaluation.meter import Meter
 from bench.norms import Norm, norm
 from bench.outcomes import SURVIVED, WRONG_UNATTACKED, Outcomes

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import nn
@@ -13,7 +12,6 @@ from torch import nn
 from bench.attacks.trial import Trial
 from bench.budget import show_eps
 from bench.data.images import Images
-from bench.errors import OutOfBudget
 from bench.evaluation.network import Network
 from bench.outcomes import COLUMNS, Outcomes
 from bench.soundness.run import run_checks
@@ -33,7 +31,7 @@ class Examination:
         eps: its radius.
         seed: names the randomness.
         which: on few images or on more.
-        runs: what the attacks did, or how they left their budget.
+        runs: what the attacks did.
         recorded_clean: hits and images by the checkpoint's own record, where there is one.
     """
 
@@ -41,7 +39,7 @@ class Examination:
     eps: Fraction
     seed: int
     which: Literal["default", "all"]
-    runs: dict[Trial, Outcomes | OutOfBudget]
+    runs: dict[Trial, Outcomes]
     recorded_clean: tuple[int, int] | None
 
     def verdicts(self, network: nn.Module, images: Images, *, batch_size: int, device: str) -> Iterator[Verdict]:
@@ -71,7 +69,6 @@ def examinations(
     trials: Sequence[Trial],
     *,
     which: Literal["default", "all"],
-    failed: Mapping[Trial, OutOfBudget] = MappingProxyType({}),
     anew: bool = True,
 ) -> Iterator[Examination]:
     """One for every threat that was attacked.
@@ -82,16 +79,13 @@ def examinations(
         images: on which data.
         trials: by what.
         which: on few images or on more.
-        failed: trials that ended because the attack left its budget.
         anew: whether to ask again what has verdicts already.
     """
     checkpoint_id = network.row.checkpoint_id
     for norm, eps in threats(trials):
         if not anew and store.verdicts(checkpoint_id, images.dataset_id, norm, show_eps(eps)):
             continue
-        runs: dict[Trial, Outcomes | OutOfBudget] = {
-            trial: failed.get(trial) or stored(store, checkpoint_id, images, trial) for trial in trials
-        }
+        runs = {trial: stored(store, checkpoint_id, images, trial) for trial in trials}
         yield Examination(norm, eps, trials[-1].seed, which, runs, recorded_clean(network, images))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.data.images import Images
-from bench.evaluation.judge import Chunk
+from bench.evaluation.chunk import Chunk
 from bench.randomness import Streams
 
 

@@ -19,7 +19,9 @@ from bench.attacks.pgd import LOSSES, PGD_SAT, Loss
 from bench.attacks.trial import Trial
 from bench.data.images import Images
 from bench.errors import BadModel, OutOfBudget
-from bench.evaluation.judge import Chunk, attacked, check_pixels, logits_of
+from bench.evaluation.answer import logits_of
+from bench.evaluation.attacked import attacked
+from bench.evaluation.chunk import Chunk, check_pixels
 from bench.evaluation.meter import Meter
 from bench.evaluation.random_models import FEW, STEADY, Expectation, Voting, unsteadiness
 from bench.norms import Norm

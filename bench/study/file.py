@@ -32,7 +32,8 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from bench.attacks.trial import Trial, plan
 from bench.budget import parse_eps
-from bench.errors import BadStudy, BenchError, UnknownName
+from bench.errors import BadOption, BadStudy, BenchError, UnknownName
+from bench.evaluation.patience import USUAL, check_timeout
 from bench.soundness.examination import Checks
 from bench.training.method import Plan, compose
 
@@ -82,6 +83,7 @@ class Study:
         precision: of the attacks' search.
         checks: soundness checks that follow the attacks: "none", "default" or "all".
         device: where to compute.
+        timeout: seconds that a model or an attack may go on without a sign of progress.
         epochs: for every entry; 0 for the presets' own.
         set: overrides for every entry.
         entries: in the order in which they are listed.
@@ -107,6 +109,7 @@ class Study:
     precision: str = "fp32"
     checks: str = "default"
     device: str = "cpu"
+    timeout: int = USUAL
     epochs: int = 0
     set: dict[str, Any] = field(default_factory=dict)
 
@@ -243,6 +246,10 @@ def validate(study: Study, where: str) -> None:
             raise BadStudy(f"{where}: seed {seed} is out of range; give whole numbers from 0 to 2^63 - 1")
     if not re.fullmatch(r"\w[\w.+-]*", study.name):
         raise BadStudy(f"{where}: name {study.name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-'")
+    try:
+        check_timeout(study.timeout)
+    except BadOption as problem:
+        raise BadStudy(f"{where}: {problem}") from None
     study.trials()
     _ = study.examined
     study.order()

@@ -20,6 +20,7 @@ from bench.errors import BadStore, BenchError
 from bench.evaluation.adversarials import Keeper
 from bench.evaluation.evaluate import chunks
 from bench.evaluation.network import Network, of_checkpoint, teacher_of
+from bench.evaluation.patience import USUAL
 from bench.soundness.examination import Checks
 from bench.store.database import Store
 from bench.study.file import Study
@@ -144,6 +145,7 @@ class Agenda:
         device: where to compute.
         checks: which soundness checks follow the attacks.
         recheck: whether they are asked again where nothing was attacked now and their verdicts are known.
+        timeout: seconds that a model or an attack may go on without a sign of progress.
     """
 
     store: Store
@@ -152,6 +154,7 @@ class Agenda:
     device: str
     checks: Checks
     recheck: bool = False
+    timeout: int = USUAL
 
     @property
     def images(self) -> Images:
@@ -254,4 +257,4 @@ def agenda_of(study: Study, store: Store, out: Path) -> Agenda:
             teachers = {role: teacher(name, seed) for role, name in names.items()}
             lesson = Lesson(entry.name, seed, plan, model, train, teachers, out / "checkpoints", study.device)
             cells[entry.name, seed] = Cell(f"{entry.name} (seed {seed})", judges, study.batch_size, lesson=lesson)
-    return Agenda(store, test, list(cells.values()), study.device, study.examined)
+    return Agenda(store, test, list(cells.values()), study.device, study.examined, timeout=study.timeout)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
 from bench.attacks.trial import Trial
-from bench.errors import BadStore, BenchError, DiskFull, OutOfBudget
+from bench.errors import BadAttack, BadStore, BenchError, DiskFull, TimedOut, told
 from bench.evaluation.evaluate import once
 from bench.outcomes import Outcomes
 from bench.soundness.examination import examinations
@@ -189,19 +189,23 @@ class _Driver:
         self.remark_on_lost(cell)
         for trial, parts in cell.lacking:
             for rows in parts:
-                self.plan(cell, Judging(network, agenda.source, trial, tuple(rows.tolist()), agenda.device, cell.keep))
+                chosen = tuple(rows.tolist())
+                self.plan(
+                    cell,
+                    Judging(network, agenda.source, trial, chosen, agenda.device, cell.keep, timeout=agenda.timeout),
+                )
         if not cell.lacking:
             self.examine(cell, anew=agenda.recheck)
 
-    def examine(self, cell: Cell, *, anew: bool, failed: Mapping[Trial, OutOfBudget] | None = None) -> None:
+    def examine(self, cell: Cell, *, anew: bool) -> None:
         """Plan the soundness checks of a judged network."""
         agenda, network = self.agenda, cell.network
         if agenda.checks == "none" or network is None or not cell.trials:
             return
-        for asked in examinations(
-            agenda.store, network, agenda.images, cell.trials, which=agenda.checks, failed=failed or {}, anew=anew
-        ):
-            self.plan(cell, Checking(network, agenda.source, asked, cell.batch_size, agenda.device))
+        for asked in examinations(agenda.store, network, agenda.images, cell.trials, which=agenda.checks, anew=anew):
+            self.plan(
+                cell, Checking(network, agenda.source, asked, cell.batch_size, agenda.device, timeout=agenda.timeout)
+            )
 
     def enter(self, cell: Cell) -> None:
         """Enter a network into the store; a given one not before its first outcomes, for it may fail at them."""
@@ -250,8 +254,8 @@ class _Driver:
             self.report.checked += 1
             self.enter(cell)
             unit.asked.enter(self.agenda.store, unit.network.row.checkpoint_id, self.agenda.images, result)
-        elif not cell.problem and all(other.cell is not cell for other in self.all_flights()):
-            self.examine(cell, anew=True)
+        else:
+            self.judged(cell)
 
     def put(self, flight: Flight, unit: Judging, outcomes: Outcomes, said: list[str]) -> None:
         """Store a chunk, and learn from it what the cell's other chunks will cost."""
@@ -263,21 +267,38 @@ class _Driver:
         self.ahead.forecast(flight.cell).learn(unit.trial, known_of(outcomes))
 
     def failed(self, flight: Flight, problem: BaseException) -> None:
-        """Note that a unit failed; that an attack leaves its budget is a soundness check's finding too."""
+        """Note that a unit failed: with an attack's failure only what is left of that attack, else the whole cell."""
+        cell, unit = flight.cell, flight.unit
         if not isinstance(problem, BenchError):
-            problem = BenchError(f"{type(problem).__name__}: {problem}")
-        self.fail(flight.cell, problem)
+            problem = BenchError(told(problem))
+        if isinstance(unit, Judging) and unit.trial.attack and isinstance(problem, BadAttack | TimedOut):
+            self.report.problems.setdefault(f"{cell.label}, {unit.trial.name}", problem)
+            self.drop(cell, unit.trial)
+            self.judged(cell)
+        else:
+            self.fail(cell, problem)
         self.unblock()
-        if isinstance(flight.unit, Judging) and isinstance(problem, OutOfBudget):
-            self.examine(flight.cell, anew=True, failed={flight.unit.trial: problem})
 
     def fail(self, cell: Cell, problem: BenchError) -> None:
         """Note a cell's failure, and drop what it has not begun."""
         if not cell.problem:
             self.report.problems[cell.label] = problem
         cell.problem = str(problem)
-        self.waiting = [item for item in self.waiting if item[2].cell is not cell]
+        self.drop(cell)
+
+    def drop(self, cell: Cell, trial: Trial | None = None) -> None:
+        """Begin nothing more of a cell, or of one of its attacks."""
+
+        def stays(unit: Training | Judging | Checking) -> bool:
+            return trial is not None and not (isinstance(unit, Judging) and unit.trial == trial)
+
+        self.waiting = [item for item in self.waiting if item[2].cell is not cell or stays(item[2].unit)]
         heapq.heapify(self.waiting)
+
+    def judged(self, cell: Cell) -> None:
+        """Check the soundness of a network once all that judges it has ended."""
+        if not cell.problem and all(other.cell is not cell for other in self.all_flights()):
+            self.examine(cell, anew=True)
 
     def all_flights(self) -> list[Flight]:
         """Units in flight, those that have ended and are not stored yet, and those that wait."""

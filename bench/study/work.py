@@ -18,6 +18,7 @@ from bench.evaluation.adversarials import Keeper
 from bench.evaluation.evaluate import evaluate
 from bench.evaluation.judge import ignored
 from bench.evaluation.network import Network
+from bench.evaluation.patience import USUAL, patience
 from bench.outcomes import Outcomes
 from bench.soundness.examination import Examination
 from bench.study.pool import WAITS, Tell
@@ -72,6 +73,7 @@ class Judging:
     rows: tuple[int, ...]
     device: str
     keep: Keeper | None = None
+    timeout: int = USUAL
     saves: ClassVar[bool] = False
 
     @property
@@ -83,17 +85,23 @@ class Judging:
         """Attack and judge."""
         images = self.source.images().select(np.array(self.rows))
         said: list[str] = []
-        parts = evaluate(
-            self.network.module(),
-            images,
-            [self.trial],
-            batch_size=len(images),
-            device=self.device,
-            report=lambda trial, samples, total: report(samples / total),
-            notice=said.append,
-            keep=self.keep or ignored,
-        )
-        ((_, outcomes),) = list(parts)
+        with patience(self.timeout, f"the model under {self.trial.name!r}") as heard:
+
+            def tell(trial: Trial, samples: float, total: int) -> None:
+                heard()
+                report(samples / total)
+
+            parts = evaluate(
+                self.network.module(),
+                images,
+                [self.trial],
+                batch_size=len(images),
+                device=self.device,
+                report=tell,
+                notice=said.append,
+                keep=self.keep or ignored,
+            )
+            ((_, outcomes),) = list(parts)
         return outcomes, said
 
 
@@ -106,6 +114,7 @@ class Checking:
     asked: Examination
     batch_size: int
     device: str
+    timeout: int = USUAL
     saves: ClassVar[bool] = False
 
     @property
@@ -115,5 +124,9 @@ class Checking:
 
     def run(self, report: Tell, stop: Stop) -> list[Verdict]:
         """Run the checks."""
-        module, images = self.network.module(), self.source.images()
-        return list(self.asked.verdicts(module, images, batch_size=self.batch_size, device=self.device))
+        module, images, verdicts = self.network.module(), self.source.images(), []
+        with patience(self.timeout, "the model under the soundness checks") as heard:
+            for verdict in self.asked.verdicts(module, images, batch_size=self.batch_size, device=self.device):
+                heard()
+                verdicts.append(verdict)
+        return verdicts

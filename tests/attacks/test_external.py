@@ -16,7 +16,8 @@ from bench.attacks import external_names
 from bench.attacks.external import ROUNDING, External, Foolbox, Plain, TorchAttacks, without_rounding
 from bench.attacks.trial import fitted, plan
 from bench.errors import BadBudget, BadModel, BadOption, OutOfBudget, UnknownName
-from bench.evaluation.judge import Case, Chunk, judge
+from bench.evaluation.chunk import Chunk
+from bench.evaluation.judge import Case, judge
 from bench.norms import L2, LINF
 from bench.randomness import Streams
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from bench.errors import BadStore, DiskFull, OutOfBudget
+from bench.errors import BadStore, DiskFull, OutOfBudget, TimedOut
 from bench.store.database import Store
 from bench.study import runner
 from bench.study.file import load_study
@@ -13,7 +13,6 @@ from bench.study.plan import Agenda, agenda_of
 from bench.study.pool import Inline, Pool, Processes
 from bench.study.runner import Report, run_study
 from bench.study.work import Checking, Judging
-from bench.verdict import Verdict
 
 from .shown import Shown
 
@@ -208,25 +207,40 @@ def test_code_that_leaves_the_process_fails_its_cell_and_not_the_run(study, monk
     assert report.judged == 9
 
 
-def test_an_attack_that_leaves_its_budget_fails_its_cell_and_is_told_by_a_check(study, monkeypatch):
-    judge = Judging.run
+@pytest.mark.parametrize("problem", [OutOfBudget("attack 'fgsm' moved sample 3 by 0.5"), TimedOut("the model hangs")])
+def test_an_attack_that_fails_costs_only_itself(study, monkeypatch, problem):
+    judge, seen = Judging.run, []
 
     def cheating(self, report, stop):
         if self.trial.name == "fgsm":
-            raise OutOfBudget("attack 'fgsm' moved sample 3 by 0.5")
+            raise problem
         return judge(self, report, stop)
 
     def told(self, report, stop):
-        (problem,) = [run for run in self.asked.runs.values() if isinstance(run, OutOfBudget)]
-        return [Verdict("budget", None, None, "fail", 1, str(problem))]
+        seen.append({trial.name: len(run) for trial, run in self.asked.runs.items()})
+        return []
 
     monkeypatch.setattr(Judging, "run", cheating)
     monkeypatch.setattr(Checking, "run", told)
     agenda = study("[entries.natural]\n", head=HEAD.replace('"none"', '"default"'))
     report, _ = run(agenda)
-    assert report.failures == ["natural (seed 0): attack 'fgsm' moved sample 3 by 0.5"]
-    found = agenda.store.rows("SELECT check_name, verdict, detail FROM checks")
-    assert found == [("budget", "fail", "attack 'fgsm' moved sample 3 by 0.5")]
+    assert report.failures == [f"natural (seed 0), fgsm: {problem}"]
+    (runs,) = seen
+    assert runs.pop("fgsm") == 0
+    assert set(runs.values()) == {30}
+
+
+def test_a_network_that_hangs_without_attack_fails_as_a_whole(study, monkeypatch):
+    judge = Judging.run
+
+    def hanging(self, report, stop):
+        if self.trial.attack is None:
+            raise TimedOut("it hangs")
+        return judge(self, report, stop)
+
+    monkeypatch.setattr(Judging, "run", hanging)
+    report, _ = run(study("[entries.natural]\n"))
+    assert (report.failures, report.judged) == (["natural (seed 0): it hangs"], 0)
 
 
 def test_checks_wait_for_chunks_that_end_at_the_same_time(study, monkeypatch):
