@@ -17,6 +17,7 @@
     ├── BadStore               a database or bundle that is damaged, foreign, newer or read-only
     │   ├── StoreBusy          another process holds the database
     │   └── BadQuery           SQL that cannot be answered, or would write
+    ├── BadPlace               a file or folder that cannot be written there
     ├── DiskFull               a file could not be written for want of space
     └── Incomparable           nothing that two entries share can be compared
 
@@ -125,6 +126,10 @@ class StoreBusy(BadStore):
 
 class BadQuery(BadStore):
     """SQL that cannot be answered, or that would write."""
+
+
+class BadPlace(BenchError):
+    """A file or folder that cannot be written where it should be."""
 
 
 class DiskFull(BenchError):

@@ -4,6 +4,7 @@
     with whole_folder(path) as beside:          a folder
     with whole_unless_there(path) as beside:    a file, unless another process was faster
     with alone(path, wait):                     no other process does so with this path
+    check_writable(path)                        refused now, not after the work whose result it is to hold
 
 What is written to `beside` is at `path` once the block has ended, complete and on the disk; an older one stays until
 then. Where the block fails, what it wrote is removed. What a kill left is removed by the next who writes there.
@@ -13,15 +14,18 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 
-from bench.errors import BenchError, DiskFull
+from bench.errors import BadPlace, BenchError, DiskFull
 
 try:
     import fcntl
@@ -30,6 +34,10 @@ except ImportError:  # Windows
 
 POLL = 0.05
 """Seconds between two attempts to get a lock."""
+LONGEST = 200
+"""Bytes of a file's name: what is written beside it is called longer, and file systems take 255."""
+ROOM = 50
+"""Bytes of that which are left for endings: `-s0-0123abcd.last.safetensors`."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAID_OF_FULL = ("No space left", "quota exceeded", "File too large", "not enough space")
 """In messages of libraries that give no number: safetensors, DuckDB."""
@@ -114,6 +122,43 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def check_writable(path: Path) -> Path:
+    """The path, if a file can be written there, its folders made; nothing is left there now.
+
+    For a folder, ask for a file in it.
+
+    Raises:
+        BadPlace: it is a folder, lies in a file, is called too long, or may not be written.
+    """
+    if "\0" in str(path):
+        raise BadPlace(f"{str(path)!r} holds a NUL character, which no file's name can; leave it out")
+    if (size := len(os.fsencode(path.name))) > LONGEST:
+        raise BadPlace(
+            f"the name {path.name[:40]}... has {size} bytes; file names have {LONGEST} at most, choose a shorter one"
+        )
+    try:
+        if path.is_dir():
+            raise BadPlace(f"{path} is a folder; name a file in it")
+        home = next(above for above in path.absolute().parents if above.exists() or above.is_symlink())
+        if not home.is_dir():
+            raise BadPlace(f"{path} cannot be written, because {home} is no folder; choose another place")
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except (OSError, RuntimeError) as problem:  # a circle of links is a RuntimeError
+        said = getattr(problem, "strerror", None) or str(problem)
+        raise BadPlace(f"{path} cannot be written ({said}); choose another place or mend its permissions") from None
+    return path
+
+
+def name_for(text: str) -> str:
+    """A file's name that says what `text` says, in characters that are safe everywhere; cut where it is too long."""
+    name = re.sub(r"[^\w.+=-]+", "-", text)
+    if len(name.encode()) <= LONGEST - ROOM:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST - ROOM - 13].decode(errors='ignore')}-{digest}"
 
 
 @contextmanager

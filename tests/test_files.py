@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import BadRecipe, DiskFull
-from bench.files import alone, is_full, whole, whole_folder, whole_unless_there, write_text
+from bench.errors import BadPlace, BadRecipe, DiskFull
+from bench.files import alone, check_writable, is_full, name_for, whole, whole_folder, whole_unless_there, write_text
 
 NOBODY = 4194305
 """More than any process's number may be on Linux."""
@@ -224,3 +224,39 @@ def test_where_no_lock_can_be_had_nobody_waits(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refused)
     with alone(tmp_path / "x", held), alone(tmp_path / "x", held):
         pass
+
+
+def test_a_place_that_can_be_written_is_told_and_left_as_it_is(tmp_path):
+    for path in (tmp_path / "x", tmp_path / "new" / "deep" / "x"):
+        assert check_writable(path) == path
+    (tmp_path / "there").write_text("old")
+    check_writable(tmp_path / "there")
+    assert names(tmp_path) == ["there"]
+    assert content(tmp_path / "there") == "old"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (".", "is a folder; name a file in it"),
+        ("file/x", "file is no folder; choose another place"),
+        ("x" * 201, "has 201 bytes; file names have 200 at most, choose a shorter one"),
+        ("y" * 300 + "/x", "cannot be written"),
+        ("a\0b", "holds a NUL character"),
+        ("circle/x", "cannot be written"),
+        ("/proc/x", "cannot be written"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(tmp_path, path, said):
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(BadPlace, match=re.escape(said)):
+        check_writable(tmp_path / path)
+    assert names(tmp_path) == ["circle", "file"]
+
+
+def test_a_name_is_made_of_anything_and_stays_apart_from_others():
+    assert name_for("torchattacks:PGD(steps=5)") == "torchattacks-PGD-steps=5-"
+    one, other = (name_for("é" * 200 + end) for end in "ab")
+    assert one != other
+    assert max(len(one.encode()), len(other.encode())) <= 150
