@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.errors import BadStore
 from bench.report import metrics
 from bench.report.boards import CLEAN
 from bench.report.names import Entry, Member, calls_attack
@@ -217,6 +218,9 @@ def pair(store: Store, a: Entry, b: Entry) -> Pairing:
 
     Checkpoints of the same seed are paired; a single checkpoint is paired with a single one whatever their seeds.
     Nothing shared is no error here: `meetings` is empty then, and `reason` says why.
+
+    Raises:
+        BadStore: two evaluations on the same images have them in different classes.
     """
     couples = _couples(a, b)
     paired = {member for couple in couples for member in couple}
@@ -297,16 +301,21 @@ def settings(store: Store, keys: set[Key]) -> dict[Key, Setting]:
 
 
 def _count(store: Store, evaluations: Sequence[tuple[int, int]]) -> list[Mapping[int, Counts]]:
-    """For each two evaluations, the counts of each label, in one pass over their outcomes."""
+    """For each two evaluations, the counts of each label, in one pass over their outcomes.
+
+    Raises:
+        BadStore: two evaluations on the same images have them in different classes.
+    """
     found: list[dict[int, Counts]] = [{} for _ in evaluations]
     if not evaluations:
         return []
     jobs = ", ".join(f"({job}, {first}, {second})" for job, (first, second) in enumerate(evaluations))
     firsts = ", ".join(str(first) for first, _ in evaluations)
     seconds = ", ".join(str(second) for _, second in evaluations)
-    for job, label, *counts in store.rows(
+    for job, label, differ, *counts in store.rows(
         f"""
-        SELECT j.job, a.label, count(*) FILTER (a.correct AND b.correct), count(*) FILTER (a.correct AND NOT b.correct),
+        SELECT j.job, a.label, bool_or(a.label != b.label),
+               count(*) FILTER (a.correct AND b.correct), count(*) FILTER (a.correct AND NOT b.correct),
                count(*) FILTER (NOT a.correct AND b.correct), count(*) FILTER (NOT a.correct AND NOT b.correct)
         FROM (VALUES {jobs}) AS j(job, first, second)
         JOIN (SELECT * FROM outcomes WHERE evaluation_id IN ({firsts})) a ON a.evaluation_id = j.first
@@ -315,5 +324,11 @@ def _count(store: Store, evaluations: Sequence[tuple[int, int]]) -> list[Mapping
         GROUP BY j.job, a.label
         """
     ):
+        if differ:
+            first, second = evaluations[job]
+            raise BadStore(
+                f"{store.path} holds evaluations {first} and {second} of the same images with different labels; one of "
+                "them is forged or damaged, 'evenbench import' good exports into a new database"
+            )
         found[job][label] = Counts(*counts)
     return list(found)

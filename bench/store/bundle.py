@@ -26,7 +26,7 @@ import duckdb
 
 from bench.errors import BadStore
 from bench.files import whole_folder
-from bench.fingerprint import fingerprint
+from bench.store.claims import refuse_contradictions
 
 FORMAT = "evenbench-bundle"
 VERSION = 2
@@ -65,28 +65,13 @@ _TABLES = {
     "published": "SELECT * FROM published ORDER BY ALL",
 }
 
-_CLAIMS = {
-    "names a data set, attack or checkpoint that it does not hold": """
-        SELECT e.evaluation_key FROM new_evaluations e
-        WHERE e.dataset_id NOT IN (SELECT dataset_id FROM new_datasets)
-           OR e.attack_id NOT IN (SELECT attack_id FROM new_attacks)
-           OR e.checkpoint_id NOT IN (SELECT checkpoint_id FROM new_checkpoints)""",
-    "does not hold each planned sample exactly once": """
-        SELECT e.evaluation_key FROM new_evaluations e LEFT JOIN
-            (SELECT evaluation_id, count(*) AS rows, count(DISTINCT sample) AS samples FROM new_outcomes
-             GROUP BY evaluation_id) o USING (evaluation_id)
-        WHERE o.rows IS DISTINCT FROM e.n OR o.samples IS DISTINCT FROM e.n""",
-    "holds classes outside its data set, or outcomes that contradict themselves": """
-        SELECT e.evaluation_key FROM new_evaluations e JOIN new_datasets d USING (dataset_id) JOIN
-            (SELECT evaluation_id, max(greatest(label, predicted)) AS top,
-                    bool_and(correct = (label = predicted) AND correct = (broken_by = 0)) AS sound
-             FROM new_outcomes GROUP BY evaluation_id) o USING (evaluation_id)
-        WHERE o.top >= len(d.class_names) OR NOT o.sound""",
-    "was planned with another number of samples in this database": """
-        SELECT e.evaluation_key FROM new_evaluations e JOIN evaluations mine USING (evaluation_key)
-        WHERE mine.n != e.n""",
+_LATER = {
+    "outcomes": {"divergence", "forwards", "backwards"},
+    "checks": {"dataset_id", "norm", "eps_exact", "detail", "version"},  # of the first version this table is empty
 }
-"""What must hold of every evaluation of a bundle, and the query that finds those of which it does not."""
+"""The columns that a bundle of the first version lacks."""
+_SUMS = {"evaluations": {"forwards": "BIGINT", "backwards": "BIGINT"}}
+"""The columns of a bundle that are in another table of the database."""
 
 _ARRIVING = """
 CREATE TEMP TABLE arriving AS
@@ -104,8 +89,7 @@ INSERT INTO datasets BY NAME SELECT * FROM new_datasets ON CONFLICT DO NOTHING;
 INSERT INTO attacks BY NAME SELECT * FROM new_attacks ON CONFLICT DO NOTHING;
 INSERT INTO epochs BY NAME SELECT * FROM new_epochs ANTI JOIN epochs USING (checkpoint_id);
 INSERT INTO checkpoints BY NAME SELECT * FROM new_checkpoints ON CONFLICT DO NOTHING;
-INSERT INTO checks BY NAME
-    FROM (FROM checks WHERE false UNION ALL BY NAME FROM new_checks)  -- the empty table of schema 1 lacks columns
+INSERT INTO checks BY NAME SELECT * FROM new_checks
     ON CONFLICT DO UPDATE SET value = excluded.value, threshold = excluded.threshold, verdict = excluded.verdict,
         n = excluded.n, detail = excluded.detail, version = excluded.version
     WHERE excluded.version > version;
@@ -160,22 +144,37 @@ def merge(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
             raise BadStore(f"the bundle {folder} lacks {file.name}; export it again")
         if claimed.get("sha256") != _hash(file):
             raise BadStore(f"{file} is damaged: its hash is not the one in {MANIFEST}; export it again")
-        connection.execute(f"CREATE TEMP VIEW new_{table} AS SELECT * FROM {_parquet(file)}")
-    _refuse_contradictions(connection, folder)
+        _view(connection, table, file, claimed.get("rows"))
+    refuse_contradictions(connection, folder)
     connection.execute(_ARRIVING)
     connection.execute(_ENTER)
     return int(connection.execute("SELECT count(*) FROM arriving").fetchall()[0][0])
 
 
-def _refuse_contradictions(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    keys = connection.execute("SELECT evaluation_key, checkpoint_id, dataset_id, attack_id FROM new_evaluations")
-    for key, *parts in keys.fetchall():
-        if key != fingerprint(parts):
-            raise BadStore(f"evaluation {key} of the bundle {folder} is not what its key says; export it again")
-    for claim, query in _CLAIMS.items():
-        found = connection.execute(f"{query} ORDER BY 1 LIMIT 1").fetchall()
-        if found:
-            raise BadStore(f"evaluation {found[0][0]} of the bundle {folder} {claim}; export it again")
+def _view(connection: duckdb.DuckDBPyConnection, table: str, file: Path, rows: object) -> None:
+    """Let `new_TABLE` be what a file holds, with every column that the table has.
+
+    Raises:
+        BadStore: a column is missing, unknown or of another type, or the manifest counts other rows.
+    """
+    there = _columns(connection, _parquet(file))
+    wanted = _columns(connection, table) | _SUMS.get(table, {})
+    for name in sorted({*there, *wanted}):
+        if there.get(name) != wanted.get(name) and not (name not in there and name in _LATER.get(table, ())):
+            raise BadStore(
+                f"{file} has a column {name[:40]!r} of type {there.get(name, 'none')[:40]}, "
+                f"wanted {wanted.get(name, 'none')}; export it again"
+            )
+    columns = (f'"{name}"' if name in there else f'NULL::{kind} AS "{name}"' for name, kind in wanted.items())
+    connection.execute(f"CREATE TEMP VIEW new_{table} AS SELECT {', '.join(columns)} FROM {_parquet(file)}")
+    found = connection.execute(f"SELECT count(*) FROM {_parquet(file)}").fetchall()[0][0]
+    if rows != found:
+        raise BadStore(f"{file} has {found} rows, but {str(rows)[:40]} in {MANIFEST}; export it again")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    """The types of the columns of a table or of a file, by name."""
+    return {str(row[0]): str(row[1]) for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()}
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

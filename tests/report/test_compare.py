@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -348,3 +349,15 @@ def test_all_classes_at_zero_have_no_nsd(tmp_path: Path) -> None:
     comparison = compare(store, "a1", "a2")
     assert comparison.table(comparison.meetings[0]).texts[-1][2:5] == ("-", "-", "-")
     assert comparison.as_dict()["meetings"][0]["a"]["nsd"] is None
+
+
+def test_two_evaluations_whose_labels_disagree_are_not_compared(store: Store, tmp_path: Path) -> None:
+    copy = Store(tmp_path / "copy.duckdb")
+    shutil.copy(store.path, copy.path)
+    with copy._writing() as connection:
+        connection.execute(
+            "UPDATE outcomes SET label = 3 WHERE sample = 6 AND evaluation_id IN "
+            "(SELECT evaluation_id FROM evaluations WHERE checkpoint_id = 'aaaa0001')"
+        )
+    with pytest.raises(BadStore, match="of the same images with different labels"):
+        compare(copy, "rslad", "adr")

@@ -3,107 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 
 from bench.errors import BadStore, DiskFull
-from bench.outcomes import Outcomes
 from bench.store import bundle
 from bench.store.database import Store
-from bench.store.rows import AttackRow, CheckpointRow, DatasetRow, EpochRow
+from bench.store.rows import DatasetRow
 from bench.verdict import Verdict
 
-N = 30
-LABEL = np.arange(N) % 3
-ZERO_GRADIENT = Verdict("zero-gradient", None, 0.1, "pass", 10, "no gradient is zero")
-DATASET = DatasetRow("d1", "digits", "test", "", N, ("zero", "one", "two"))
-
-
-def of(*columns: Any) -> Outcomes:
-    """Outcomes from columns of any integer type, which the constructor narrows."""
-    return Outcomes(*columns)
-
-
-def attack(name: str) -> AttackRow:
-    return AttackRow(f"{name}-id", name, "Linf", "8/255", 8 / 255, ("apgd-ce", "fab"), '{"name":"' + name + '"}')
-
-
-def checkpoint(name: str, teacher: str | None = None) -> CheckpointRow:
-    return CheckpointRow(
-        name, f"m-{name}", "", "short", "convnet-6", "digits", 0, f"run-{name}", f"recipe-{name}", 3, 3, "last",
-        teacher, "{}", "{}", "{}",
-    )  # fmt: skip
-
-
-def result(name: str, attack_name: str) -> Outcomes:
-    rng = np.random.default_rng(sum(map(ord, name + attack_name)))
-    predicted = np.where(rng.random(N) < 0.6, LABEL, (LABEL + 1) % 3)
-    broken = np.where(predicted == LABEL, 0, 2)
-    return of(np.arange(N), LABEL, predicted, rng.random(N), broken, rng.exponential(size=N), 10, 3, 1.5)
-
-
-def enter(store: Store, name: str, attack_name: str, chunks: Sequence[slice]) -> None:
-    evaluation = store.begin(name, "d1", f"{attack_name}-id", N)
-    whole = result(name, attack_name)
-    for part in chunks:
-        some = whole.select(np.arange(N)[part])
-        store.add_chunk(evaluation, replace(some, seconds=whole.seconds * len(some) / N))
-
-
-def filled(path: Path, order: Sequence[tuple[str, str]], chunks: Sequence[slice] = (slice(None),)) -> Store:
-    store = Store(path)
-    store.create()
-    store.add_dataset(DATASET)
-    for name in dict.fromkeys(name for _, name in order):
-        store.add_attack(attack(name))
-    for name in dict.fromkeys(name for name, _ in order):
-        epochs = [EpochRow(epoch, "valid", index, 10, 5, epoch) for epoch in (1, 2) for index in range(3)]
-        store.add_checkpoint(checkpoint(name, teacher="t"), epochs)
-    store.add_checkpoint(checkpoint("t", teacher="tt"))
-    store.add_checkpoint(checkpoint("tt"))
-    for name, attack_name in order:
-        enter(store, name, attack_name, chunks)
-    return store
-
-
-PAIRS = [("a", "clean"), ("a", "pgd"), ("b", "clean"), ("b", "pgd")]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return filled(tmp_path_factory.mktemp("source") / "bench.duckdb", PAIRS)
-
-
-@pytest.fixture(scope="module")
-def exported(source: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exported") / "an [odd] *name's"
-    source.export(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(exported: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "bundle"
-    copy.mkdir()
-    for file in exported.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    return copy
+from .given import LABEL, PAIRS, ZERO_GRADIENT, N, attack, checkpoint, empty, filled, forge, of, refused
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def empty(path: Path) -> Store:
-    store = Store(path)
-    store.create()
-    return store
 
 
 FACTS = (
@@ -115,7 +31,7 @@ FACTS = (
 def test_equal_facts_give_equal_bytes(exported: Path, tmp_path: Path) -> None:
     halves = [slice(20, 30), slice(0, 20)]
     other = filled(tmp_path / "other.duckdb", PAIRS[::-1], halves)
-    enter_partly = other.begin("t", "d1", "clean-id", N)
+    enter_partly = other.begin("t", "d1", attack("clean").attack_id, N)
     other.add_chunk(enter_partly, of(np.array([3]), np.array([0]), np.array([0]), np.array([1.0]), np.array([0])))
     other.export(tmp_path / "bundle")
     assert contents(tmp_path / "bundle") == contents(exported)
@@ -141,7 +57,7 @@ def test_only_what_is_needed_is_written(tmp_path: Path) -> None:
     target = empty(tmp_path / "target.duckdb")
     target.merge(tmp_path / "bundle")
     assert target.rows("SELECT dataset_id FROM datasets") == [("d1",)]
-    assert target.rows("SELECT attack_id FROM attacks") == [("clean-id",)]
+    assert target.rows("SELECT attack_id FROM attacks") == [(attack("clean").attack_id,)]
     assert target.rows("SELECT checkpoint_id FROM checkpoints ORDER BY 1") == [("a",), ("t",), ("tt",)]
 
 
@@ -174,10 +90,10 @@ def test_merge_keeps_what_is_complete_and_completes_what_is_partial(
     target = filled(tmp_path / "target.duckdb", [("b", "pgd"), ("c", "clean")])
     target.add_attack(attack("clean"))
     target.add_checkpoint(checkpoint("a"))
-    partial = target.begin("a", "d1", "clean-id", N)
+    partial = target.begin("a", "d1", attack("clean").attack_id, N)
     target.add_chunk(partial, of(np.array([7]), LABEL[7:8], LABEL[7:8], np.array([1.0]), np.array([0])))
     assert target.merge(exported) == 3
-    assert target.begin("a", "d1", "clean-id", N) == partial
+    assert target.begin("a", "d1", attack("clean").attack_id, N) == partial
     assert target.rows("SELECT seconds FROM complete_evaluations WHERE checkpoint_id = 'c'") == [(1.5,)]
     everything = filled(tmp_path / "all.duckdb", [*PAIRS, ("c", "clean")])
     assert target.rows(FACTS) == everything.rows(FACTS)
@@ -301,15 +217,6 @@ def test_a_full_disk_keeps_the_earlier_export(
 # Bundles that are not what they should be
 
 
-def refused(folder: Path, tmp_path: Path, match: str) -> None:
-    target = empty(tmp_path / "target.duckdb")
-    with pytest.raises(BadStore, match=match) as error:
-        target.merge(folder)
-    assert "\n" not in str(error.value)
-    tables = ("datasets", "attacks", "checkpoints", "epochs", "evaluations", "chunks", "outcomes")
-    assert [target.rows(f"SELECT count(*) FROM {table}") for table in tables] == [[(0,)]] * len(tables)
-
-
 def test_a_damaged_file_is_named(folder: Path, tmp_path: Path) -> None:
     file = folder / "outcomes.parquet"
     content = bytearray(file.read_bytes())
@@ -338,47 +245,3 @@ def test_a_bundle_of_another_schema(folder: Path, tmp_path: Path, monkeypatch: p
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 9}))
     refused(folder, tmp_path, "has schema 9, this evenbench reads 2 and earlier")
     assert bundle.VERSION == 2
-
-
-def forge(folder: Path, table: str, sql: str) -> None:
-    """Rewrite a table of a bundle, with a manifest that agrees."""
-    file = folder / f"{table}.parquet"
-    with duckdb.connect() as connection:
-        connection.execute(f"CREATE TABLE facts AS SELECT * FROM read_parquet('{file}')")
-        connection.execute(sql)
-        connection.execute(f"COPY facts TO '{file}' (FORMAT parquet)")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][file.name]["sha256"] = bundle._hash(file)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-@pytest.mark.parametrize(
-    ("table", "sql", "match"),
-    [
-        ("outcomes", "DELETE FROM facts WHERE sample = 3", "each planned sample exactly once"),
-        ("outcomes", "UPDATE facts SET sample = 4 WHERE sample = 3", "each planned sample exactly once"),
-        ("outcomes", "UPDATE facts SET correct = NOT correct WHERE sample = 3", "contradict"),
-        (
-            "outcomes",
-            "UPDATE facts SET label = 9, predicted = 9, correct = true, broken_by = 0",
-            "outside its data set",
-        ),
-        ("datasets", "DELETE FROM facts", "does not hold"),
-        ("attacks", "DELETE FROM facts WHERE name = 'pgd'", "does not hold"),
-        ("checkpoints", "DELETE FROM facts", "does not hold"),
-        ("evaluations", "UPDATE facts SET checkpoint_id = 'b'", "not what its key says"),
-        ("evaluations", "ALTER TABLE facts DROP COLUMN n", "cannot be used"),
-    ],
-)
-def test_facts_that_contradict_each_other(folder: Path, tmp_path: Path, table: str, sql: str, match: str) -> None:
-    forge(folder, table, sql)
-    refused(folder, tmp_path, match)
-
-
-def test_an_evaluation_planned_otherwise_here(folder: Path, tmp_path: Path) -> None:
-    target = filled(tmp_path / "target.duckdb", [("b", "pgd")])
-    target.add_attack(attack("clean"))
-    target.begin("b", "d1", "clean-id", N - 1)
-    with pytest.raises(BadStore, match="another number of samples"):
-        target.merge(folder)
-    assert target.rows("SELECT count(*) FROM complete_evaluations") == [(1,)]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench.errors import BadStore
+from bench.fingerprint import canonical, fingerprint
 from bench.outcomes import Outcomes
 from bench.store import schema as store_module
 from bench.store.database import Store
@@ -158,15 +159,25 @@ GROUP BY method, variant, preset, recipe_id, dataset, model, attack, norm, eps, 
 """
 """schema.sql as it was in version 1, without its comments."""
 
+
+def spec(name: str) -> dict[str, Any]:
+    return {"attack": {"is": name}, "norm": "Linf", "eps": "8/255", "seed": 0}
+
+
+UNATTACKED, CW = fingerprint({"attack": None}), fingerprint(spec("cw"))
+
 OLD: dict[str, list[tuple[Any, ...]]] = {
     "meta": [(1,)],
     "datasets": [("d1", "digits", "test", "", 3, ["a", "b"])],
-    "attacks": [("clean", "clean", "none", "0", 0.0, [], "{}"), ("a1", "cw", "Linf", "8/255", 8 / 255, ["cw"], "{}")],
+    "attacks": [
+        (UNATTACKED, "clean", "none", "0", 0.0, [], canonical({"attack": None})),
+        (CW, "cw", "Linf", "8/255", 8 / 255, ["cw"], canonical(spec("cw"))),
+    ],
     "checkpoints": [CHECKPOINT],
     "epochs": [("c1", 1, "valid", 0, 9, 8, None)],
     "evaluations": [
-        (1, evaluation_key("c1", "d1", "clean"), "c1", "d1", "clean", 3),
-        (2, evaluation_key("c1", "d1", "a1"), "c1", "d1", "a1", 3),
+        (1, evaluation_key("c1", "d1", UNATTACKED), "c1", "d1", UNATTACKED, 3),
+        (2, evaluation_key("c1", "d1", CW), "c1", "d1", CW, 3),
     ],
     "chunks": [(1, 3, 3, 0, 0.5), (2, 2, 40, 20, 1.5), (2, 1, 20, 10, 1.0)],
     "outcomes": [
@@ -212,9 +223,10 @@ def test_a_migrated_database_answers_every_view_and_goes_on(old: Store, tmp_path
     verdict = Verdict("ordering", None, None, "not-run", 0, "no attacks to order")
     old.add_verdicts("c1", "d1", "none", "0", [verdict])
     assert old.verdicts("c1", "d1", "none", "0") == [verdict]
-    old.add_attack(AttackRow("a2", "fgsm", "Linf", "8/255", 8 / 255, ("fgsm",), "{}"))
+    fgsm = fingerprint(spec("fgsm"))
+    old.add_attack(AttackRow(fgsm, "fgsm", "Linf", "8/255", 8 / 255, ("fgsm",), canonical(spec("fgsm"))))
     columns: tuple[Any, ...] = ([0, 1, 2], [0, 1, 1], [0, 0, 0], [0.5] * 3, [0, 2, 1], [0.1, 0.2, 0.0], 2, 1)
-    old.add_chunk(old.begin("c1", "d1", "a2", 3), Outcomes(*columns))
+    old.add_chunk(old.begin("c1", "d1", fgsm, 3), Outcomes(*columns))
     assert old.rows("SELECT accuracy, attacks FROM best_known_summary") == [(0.0, 2)]
     old.export(tmp_path / "bundle")
     new = Store(tmp_path / "new.duckdb")
