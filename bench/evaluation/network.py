@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from bench.budget import parse_eps
 from bench.data.images import Images
@@ -168,6 +169,10 @@ def of_function(path: Path, function: str) -> Network:
         ) from problem
     if not isinstance(network, nn.Module):
         raise BadModel(f"{path}:{function} returned {type(network).__name__}; it must return a torch.nn.Module")
+    if any(isinstance(part, UninitializedTensorMixin) or part.is_meta for part in network.state_dict().values()):
+        raise BadModel(
+            f"{path}:{function} returned a network with weights that have no values yet; call it once, or load them"
+        )
     kind = type(network).__qualname__
     source = hashlib.sha256(path.read_bytes()).hexdigest()
     about = {"source": source, "function": function, "class": kind}

@@ -129,6 +129,16 @@ def test_a_users_file_may_hold_dataclasses_and_import_its_neighbours(file, image
         ("import no_such_module_of_mine", "make", "failed with ModuleNotFoundError"),
         ("def make(:", "make", "failed with SyntaxError"),
         ("raise SystemExit(0)", "make", "failed with SystemExit"),
+        (
+            "from torch.nn import LazyLinear\ndef make(): return LazyLinear(10)",
+            "make",
+            "weights that have no values yet",
+        ),
+        (
+            "from torch.nn import Linear\ndef make(): return Linear(9, 9, device='meta')",
+            "make",
+            "weights that have no val",
+        ),
     ],
 )
 def test_functions_that_give_no_network(file, images, code, function, said):
