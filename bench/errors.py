@@ -43,6 +43,13 @@ def brief(text: str) -> str:
     return line if len(line) <= BRIEF else f"{line[:BRIEF]}..."
 
 
+def visible(text: str) -> str:
+    """A text with escapes for what a terminal would obey, or not show: control and bidirectional marks and the like."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
+    )
+
+
 def told(problem: BaseException) -> str:
     """What somebody else's code raised, by its kind and its words."""
     return f"{type(problem).__name__}: {said}" if (said := brief(str(problem))) else type(problem).__name__

@@ -6,7 +6,7 @@ import inspect
 import re
 
 from bench import errors
-from bench.errors import BenchError, UnknownName
+from bench.errors import BenchError, UnknownName, visible
 
 
 def leaves() -> dict[str, type[BaseException]]:
@@ -39,3 +39,8 @@ def test_a_near_name_is_suggested() -> None:
 def test_a_far_name_is_not() -> None:
     assert str(UnknownName.among("attack", "xyz", ["pgd", "fgsm"])) == "no attack is called 'xyz'; known: fgsm, pgd"
     assert str(UnknownName.among("attack", "xyz", [])) == "no attack is called 'xyz'; known: none"
+
+
+def test_what_a_terminal_would_obey_is_shown_and_not_obeyed():
+    assert visible("plain é 😀") == "plain é 😀"
+    assert visible("\x1b[31mred\u202e\x00\ud800") == r"\x1b[31mred\u202e\x00\ud800"

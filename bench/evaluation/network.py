@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from bench.budget import parse_eps
 from bench.data.images import Images
@@ -169,7 +169,7 @@ def of_function(path: Path, function: str) -> Network:
         ) from problem
     if not isinstance(network, nn.Module):
         raise BadModel(f"{path}:{function} returned {type(network).__name__}; it must return a torch.nn.Module")
-    if any(isinstance(part, UninitializedTensorMixin) or part.is_meta for part in network.state_dict().values()):
+    if any(is_lazy(part) or part.is_meta for part in network.state_dict().values()):
         raise BadModel(
             f"{path}:{function} returned a network with weights that have no values yet; call it once, or load them"
         )
