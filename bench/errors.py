@@ -69,10 +69,10 @@ class UnknownName(BenchError):
             see: what to run or read to see them ("'evenbench list methods'").
         """
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name[:BRIEF], names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         listing = f"{see} shows all {len(names)}" if see else f"known: {', '.join(names) or 'none'}"
-        return cls(f"no {kind} is called {name!r}{hint or ';'} {listing}")
+        return cls(f"no {kind} is called {brief(repr(name))}{hint or ';'} {listing}")
 
 
 class AmbiguousName(BenchError):

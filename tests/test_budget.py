@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.budget import parse_eps, show_eps
+from bench.budget import check_radius, parse_eps, show_eps
 from bench.errors import BadBudget
 
 
@@ -28,10 +29,32 @@ def test_parsed_exactly(text: str | float | Fraction, wanted: Fraction) -> None:
     assert parse_eps(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["8/0", "", "eight", "8/", "nan", "inf", float("nan"), "1//2"])
+@pytest.mark.parametrize("text", ["8/0", "", "eight", "8/", "nan", "inf", float("nan"), "1//2", "8/255/1", "1/2/3"])
 def test_no_number(text: str | float) -> None:
     with pytest.raises(BadBudget, match="is no number"):
         parse_eps(text)
+
+
+@pytest.mark.parametrize("text", ["1e9999999999", "1e-9999999999", "1/1e9999999999", "1e400", "1e-400", "1e-399"])
+def test_out_of_all_proportion_is_refused_at_once(text: str) -> None:
+    with pytest.raises(BadBudget, match="is too large or too small for pixels; give a positive fraction"):
+        parse_eps(text)
+
+
+def test_what_came_is_repeated_in_part_where_it_is_long() -> None:
+    with pytest.raises(BadBudget, match="is no number") as refused:
+        parse_eps("9" * 100_000 + "x")
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("eps", "said"), [("8", "did you mean 8/255?"), ("300/255", "eps is 300/255 in Linf"), ("1.5", "such as 8/255")]
+)
+def test_a_ball_that_holds_every_image(eps: str, said: str) -> None:
+    with pytest.raises(BadBudget, match=re.escape(said)):
+        check_radius(parse_eps(eps), "Linf")
+    check_radius(parse_eps(eps), "L2")
+    check_radius(parse_eps("1"), "Linf")
 
 
 @pytest.mark.parametrize("text", ["0", "-8/255", 0.0, -1, Fraction(0)])

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from bench.attacks.suite import ATTACKS, SUITES
-from bench.budget import parse_eps
+from bench.budget import check_radius, parse_eps
 from bench.errors import BadBudget, BadOption, UnknownName
 from bench.fingerprint import canonical, fingerprint
 
@@ -179,6 +179,8 @@ def plan(
         norm_called(geometry)
     if eps <= 0:
         raise BadBudget(f"eps is {eps}; a budget must be larger than 0, such as 8/255")
+    for order in orders:
+        check_radius(order.eps or eps, order.norm or norm)
     if precision not in get_args(Precision):
         raise BadOption(f"precision {precision!r} is not supported; choose fp32 or bf16")
     if batch_size < 1:

@@ -92,7 +92,8 @@ def evaluate(
     from bench.study.given import USUAL_EPS, Asked
     from bench.study.plan import Agenda
 
-    names = attack_names(attacks) if attacks is not None else suite or (["clean"] if adversarials else "standard")
+    usual = ["clean"] if adversarials else "standard"
+    names = attack_names(attacks) if attacks is not None else usual if suite is None else suite
     asked = Asked(names, norm, eps, seed, precision, batch_size, eot, votes)
     asked.check()
     check_timeout(timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from bench.fingerprint import LENGTH, canonical
 
 FORMAT = 1
 """Raised when decoding comes to give other pixels, so that what older versions kept is not used."""
+
+BLOCK = 1024
+"""Images whose pixels are read at a time."""
 
 
 class Decoded(NamedTuple):
@@ -74,14 +78,23 @@ def _open(place: Path) -> Decoded | None:
         labels: npt.NDArray[Any] = np.load(place / "labels.npy", allow_pickle=False)
         if [*pixels.shape] != about["shape"] or pixels.dtype != np.uint8 or labels.shape != pixels.shape[:1]:
             return None
-        return Decoded(pixels, labels.astype(np.int64), tuple(map(str, about["class_names"])))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        kept = Decoded(pixels, labels.astype(np.int64), tuple(map(str, about["class_names"])))
+        return kept if about["crc32"] == _crc32(kept) else None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
+
+
+def _crc32(decoded: Decoded) -> int:
+    """Checksum of pixels, labels and names; read block by block, so that what is memory-mapped is not all in memory."""
+    total = zlib.crc32(canonical([*decoded.class_names]).encode(), zlib.crc32(decoded.labels.tobytes()))
+    for first in range(0, len(decoded.pixels), BLOCK):
+        total = zlib.crc32(np.ascontiguousarray(decoded.pixels[first : first + BLOCK]).reshape(-1).data, total)
+    return total
 
 
 def _keep(place: Path, made: Decoded) -> None:
     with whole_folder(place) as folder:
         np.save(folder / "pixels.npy", made.pixels, allow_pickle=False)
         np.save(folder / "labels.npy", made.labels, allow_pickle=False)
-        about = {"shape": [*made.pixels.shape], "class_names": [*made.class_names]}
+        about = {"shape": [*made.pixels.shape], "class_names": [*made.class_names], "crc32": _crc32(made)}
         write_text(folder / "about.json", json.dumps(about))

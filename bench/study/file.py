@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -32,8 +32,9 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from bench.attacks.trial import Trial, plan
 from bench.budget import parse_eps
-from bench.errors import BadOption, BadStudy, BenchError, UnknownName
+from bench.errors import BadOption, BadStudy, BenchError, UnknownName, brief
 from bench.evaluation.patience import USUAL, check_timeout
+from bench.files import LONGEST
 from bench.soundness.examination import Checks
 from bench.training.method import Plan, compose
 
@@ -161,20 +162,26 @@ class Study:
             BadStudy: a circle of teachers.
         """
         done: dict[str, StudyEntry] = {}
-
-        def visit(entry: StudyEntry, path: tuple[str, ...]) -> None:
-            if entry.name in path:
-                circle = " → ".join((*path[path.index(entry.name) :], entry.name))
-                raise BadStudy(f"study {self.name!r}: entries teach each other in a circle: {circle}; break it")
-            if entry.name not in done:
-                for teacher in entry.teachers(()).values():
-                    if teacher in self.entries:
-                        visit(self.entries[teacher], (*path, entry.name))
-                done[entry.name] = entry
-
-        for entry in self.entries.values():
-            visit(entry, ())
+        for first in self.entries:
+            path = {first: self._teachers_of(first)}  # no recursion: a chain may be as long as it likes
+            while path:
+                name, left = next(reversed(path.items()))
+                teacher = next(left, None)
+                if teacher is None:
+                    done[name] = self.entries[name]
+                    del path[name]
+                elif teacher in path:
+                    circle = " → ".join((*[*path][[*path].index(teacher) :], teacher))
+                    raise BadStudy(
+                        f"study {self.name!r}: entries teach each other in a circle: {brief(circle)}; break it"
+                    )
+                elif teacher not in done:
+                    path[teacher] = self._teachers_of(teacher)
         return list(done.values())
+
+    def _teachers_of(self, name: str) -> Iterator[str]:
+        """The entries that teach an entry."""
+        return iter([t for t in self.entries[name].teachers(()).values() if t in self.entries])
 
 
 def load_study(path: Path) -> Study:
@@ -185,11 +192,21 @@ def load_study(path: Path) -> Study:
         BenchError: an unknown method, attack or model, or a value out of range; the message names the entry.
     """
     try:
+        if not path.exists():
+            raise BadStudy(f"no study at {path}; name a TOML file, such as one in results/studies/")
+        if not path.is_file():  # reading a pipe or a device may never end
+            raise BadStudy(f"{path} is no file; name a TOML file, such as one in results/studies/")
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadStudy(f"no study at {path}; name a TOML file, such as one in results/studies/") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as problem:
-        raise BadStudy(f"{path} is no TOML study: {problem}") from None
+    except OSError as problem:
+        raise BadStudy(
+            f"{brief(str(path))} cannot be read ({problem.strerror}); mend its permissions or name another"
+        ) from None
+    except RecursionError:
+        raise BadStudy(
+            f"{path} is no TOML study: it is nested too deeply; write tables and lists of plain values"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadStudy(f"{path} is no TOML study: {brief(str(problem))}; mend it there") from None
     where = f"study {path.name}"
     tables = raw.pop("entries", {})
     if not isinstance(tables, dict) or not tables:
@@ -225,7 +242,7 @@ def typed(kind: type, table: Mapping[str, Any], where: str, skip: tuple[str, ...
         fits = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
         if not fits or (items and not all(type(item) is items[0] for item in value)):
             wanted = " or ".join(getattr(k, "__name__", str(k)) if not get_args(k) else str(k) for k in kinds)
-            raise BadStudy(f"{where}: {key} = {value!r} is of the wrong kind; it must be {wanted}")
+            raise BadStudy(f"{where}: {key} = {brief(repr(value))} is of the wrong kind; it must be {wanted}")
     return dict(table)
 
 
@@ -245,7 +262,13 @@ def validate(study: Study, where: str) -> None:
         if not 0 <= seed < 2**63:
             raise BadStudy(f"{where}: seed {seed} is out of range; give whole numbers from 0 to 2^63 - 1")
     if not re.fullmatch(r"\w[\w.+-]*", study.name):
-        raise BadStudy(f"{where}: name {study.name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-'")
+        raise BadStudy(
+            f"{where}: name {brief(repr(study.name))} cannot name a folder; use letters, digits, '.', '_', '+' and '-'"
+        )
+    if len(study.name.encode()) > LONGEST:
+        raise BadStudy(
+            f"{where}: name {brief(repr(study.name))} is too long for a folder; use {LONGEST} letters at most"
+        )
     try:
         check_timeout(study.timeout)
     except BadOption as problem:

@@ -12,10 +12,10 @@ from importlib import import_module
 from inspect import cleandoc
 from typing import Any
 
-from bench.errors import BadRecipe
+from bench.errors import BadRecipe, brief, told
 from bench.registry import Registry
 from bench.training.overrides import field_at, override, spell
-from bench.training.recipe import SLOTS, Recipe
+from bench.training.recipe import SLOTS, Recipe, is_frozen
 from bench.training.schedule import Schedule
 
 
@@ -55,7 +55,12 @@ class Method:
 
     def page(self) -> str:
         """The method's documentation: what it is, its paper, code, claim and departures."""
-        return cleandoc(import_module(self.module).__doc__ or "")
+        try:
+            return cleandoc(import_module(self.module).__doc__ or "")
+        except (Exception, SystemExit) as problem:  # whatever the module of a package raises
+            raise BadRecipe(
+                f"a method's module {self.module!r} cannot be imported: {told(problem)}; mend it"
+            ) from problem
 
     def preset(self, dataset: str, name: str, companions: Sequence[str]) -> Preset | None:
         """The preset called `name` for a data set: the one for most of the company, the first listed of equals."""
@@ -118,6 +123,10 @@ def lineage(name: str) -> dict[str, Method]:
         raise BadRecipe(f"method {name!r} names {min(twice)!r} twice; once is enough")
     stack = [parts[0]]
     while below := registered(stack[0]).on:
+        if below in stack:
+            raise BadRecipe(
+                f"method {stack[0]!r} stands on {below!r}, which stands on it: mend 'on' in the package that brings it"
+            )
         stack.insert(0, below)
     return {part: registered(part) for part in dict.fromkeys((*stack, *parts))}
 
@@ -134,7 +143,31 @@ def registered(name: str) -> Method:
         raise BadRecipe(
             f"method {name!r} is registered as {type(found).__name__}; register a bench.training.method.Method"
         )
+    if wrong := faults(found):
+        raise BadRecipe(f"method {name!r} {wrong}; mend it in the package that registers it")
     return found
+
+
+def faults(method: Method) -> str:
+    """The first thing about a method because of which it could not be composed; "" where there is none."""
+    for name, kind in (("slots", Mapping), ("brings", Mapping), ("presets", Mapping), ("on", str), ("module", str)):
+        if not isinstance(came := getattr(method, name), kind):
+            return f"has {brief(repr(came))} as its {name!r}, which must be a {kind.__name__.lower()}"
+    roles = method.teachers
+    if isinstance(roles, str) or not isinstance(roles, Sequence) or not all(isinstance(role, str) for role in roles):
+        return f"has {brief(repr(roles))} as its 'teachers', which must be a tuple of names"
+    for key, preset in method.presets.items():
+        if not isinstance(key, str) or not isinstance(preset, Preset) or not isinstance(preset.schedule, Schedule):
+            return f"has {brief(repr(preset))} as its preset {key!r}, which must be a Preset of a Schedule"
+        if not isinstance(preset.slots, Mapping):
+            return f"has {brief(repr(preset.slots))} as slots of its preset {key!r}, which must be a mapping"
+    for slots in (method.slots, method.brings, *(preset.slots for preset in method.presets.values())):
+        for slot, filling in slots.items():
+            if slot not in SLOTS:
+                return f"fills {brief(repr(slot))}, which is no slot (there are {', '.join(SLOTS)})"
+            if not is_frozen(filling):
+                return f"fills {slot!r} with {brief(repr(filling))}, which must be an instance of a frozen dataclass"
+    return ""
 
 
 def owners(name: str, chain: Mapping[str, Method]) -> dict[str, str]:
@@ -193,6 +226,8 @@ def compose(
             f"{name!r} has no preset {wanted!r} for {dataset!r}; it has {', '.join(known) or 'none'} "
             "(choose one with --preset)"
         )
+    if "objective" not in slots:
+        raise BadRecipe(f"method {name!r} has no objective; name one first, such as pgd-at+{named[0]}, or set its 'on'")
     recipe = Recipe(**slots)  # type: ignore[arg-type]  # Recipe checks its slots
     recipe, schedule, variant = overridden(recipe, schedule, settings or {})
     teachers = tuple(dict.fromkeys(role for method in chain.values() for role in method.teachers))

@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
-from bench.errors import BadRecipe, UnknownName
+from bench.budget import exact
+from bench.errors import BadRecipe, UnknownName, brief
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ def parse(raw: Any, kind: Any, address: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if raw not in choices:
-            raise BadRecipe(f"{address}={raw}: choose one of {', '.join(map(str, choices))}")
+            raise BadRecipe(f"{address}={brief(str(raw))}: choose one of {', '.join(map(str, choices))}")
         return raw
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = next(option for option in typing.get_args(kind) if option is not type(None))
@@ -85,9 +86,9 @@ def parse(raw: Any, kind: Any, address: str) -> Any:
         if kind is int:
             return int(str(raw))
         if kind is float:
-            return float(Fraction(str(raw)))
+            return float(_fraction(str(raw)))
         if kind is Fraction:
-            value = Fraction(str(raw))
+            value = _fraction(str(raw))
             float(value)  # one that no float can hold is refused
             return value
         if kind is str:
@@ -98,7 +99,12 @@ def parse(raw: Any, kind: Any, address: str) -> Any:
             return tuple(parse(part, typing.get_args(kind)[0], address) for part in _parts(raw))
     except (ArithmeticError, KeyError, TypeError, ValueError):
         pass
-    raise BadRecipe(f"{address}={raw}: cannot be read as {_name(kind)}")
+    raise BadRecipe(f"{address}={brief(str(raw))}: cannot be read as {_name(kind)}")
+
+
+def _fraction(text: str) -> Fraction:
+    above, slash, below = text.partition("/")
+    return exact(above) / exact(below if slash else "1")
 
 
 def _parts(raw: Any) -> list[Any]:

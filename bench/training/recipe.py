@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BadRecipe
+from bench.errors import BadRecipe, brief
 from bench.losses import one_hot
 from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights, constant
 
@@ -217,12 +217,16 @@ class Recipe:
     def __post_init__(self) -> None:
         """A slot holds a frozen dataclass instance, so that the recipe can be printed, hashed and overridden."""
         for slot in SLOTS:
-            filling = getattr(self, slot)
-            parameters = getattr(type(filling), "__dataclass_params__", None)
-            if parameters is None or not parameters.frozen:
+            if not is_frozen(filling := getattr(self, slot)):
                 raise BadRecipe(
-                    f"slot {slot!r} holds {filling!r}; a slot is filled by an instance of a frozen dataclass"
+                    f"slot {slot!r} holds {brief(repr(filling))}; a slot is filled by an instance of a frozen dataclass"
                 )
+
+
+def is_frozen(filling: object) -> bool:
+    """Whether something is an instance of a frozen dataclass, which may fill a slot."""
+    parameters = getattr(type(filling), "__dataclass_params__", None)
+    return parameters is not None and bool(parameters.frozen)
 
 
 SLOTS = tuple(f.name for f in fields(Recipe))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from bench.errors import BadRecipe
+from bench.budget import check_radius
+from bench.errors import BadBudget, BadRecipe
 from bench.training.selection import LAST, RULES
 
 Precision = Literal["fp32", "bf16"]
@@ -57,6 +58,10 @@ class Schedule:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; at least 1 is needed")
+        try:
+            check_radius(self.eps, "Linf")
+        except BadBudget as problem:
+            raise BadRecipe(f"schedule.{problem}") from None
         for name in ("lr", "factor", "eps"):
             if getattr(self, name) <= 0:
                 raise BadRecipe(f"schedule.{name} is {getattr(self, name)}; it must be larger than 0")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from bench.training import blame
 from bench.training.recipe import Recipe, State
 from bench.training.schedule import Precision
 from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, detached
@@ -38,13 +39,34 @@ class Learner:
     @classmethod
     def begin(cls, recipe: Recipe, ctx: Context, optimizer: torch.optim.SGD) -> Self:
         """Before the first step."""
-        states = (rule.init(ctx) for rule in (recipe.targets, recipe.budget, recipe.average))
-        return cls(recipe, ctx, optimizer, *states)
+        states = []
+        for slot in ("targets", "budget", "average"):
+            rule = getattr(recipe, slot)
+            with blame.of(slot, rule):
+                states.append(rule.init(ctx))
+        made = cls(recipe, ctx, optimizer, *states)
+        made.check_states()
+        return made
 
     def call(self, batch: Batch) -> tuple[Targets, Reach]:
         """Targets and reach of a batch."""
-        targets = self.recipe.targets(self.ctx, batch, self.targets)
-        return targets, self.recipe.budget.reach(self.ctx, batch, self.budget)
+        recipe, size = self.recipe, len(batch.y)
+        with blame.of("targets", recipe.targets):
+            targets = recipe.targets(self.ctx, batch, self.targets)
+        self.check(blame.check_targets, recipe.targets, targets, size, self.ctx.classes)
+        with blame.of("budget", recipe.budget):
+            reach = recipe.budget.reach(self.ctx, batch, self.budget)
+        self.check(blame.check_reach, recipe.budget, reach, size)
+        return targets, reach
+
+    def check(self, refuse: Callable[..., None], *given: object) -> None:
+        """Let `refuse` look at what a slot gave; see `blame.py`."""
+        refuse(*given)
+
+    def check_states(self) -> None:
+        """What the slots remember can be kept in a checkpoint."""
+        for slot in ("targets", "budget", "average"):
+            self.check(blame.check_state, slot, getattr(self.recipe, slot), getattr(self, slot))
 
     def step(self, batch: Batch, precision: Precision = "fp32") -> Made:
         """Targets, reach, adversarial images, loss, weights; then the slots look at the losses."""
@@ -52,26 +74,39 @@ class Learner:
         autocast = torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
         with autocast:
             targets, reach = self.call(batch)
-            adv = recipe.objective.perturb(ctx, batch, targets, reach)
+            with blame.of("objective", recipe.objective):
+                adv = recipe.objective.perturb(ctx, batch, targets, reach)
+            self.check(blame.check_adv, recipe.objective, adv, batch.x)
 
         def objective() -> tuple[Tensor, Losses]:
             with autocast:
-                losses = recipe.objective.losses(ctx, batch, adv, targets)
-                weights = recipe.budget.weigh(ctx, batch, losses, self.budget)
+                with blame.of("objective", recipe.objective):
+                    losses = recipe.objective.losses(ctx, batch, adv, targets)
+                self.check(blame.check_losses, recipe.objective, losses, len(batch.y))
+                with blame.of("budget", recipe.budget):
+                    weights = recipe.budget.weigh(ctx, batch, losses, self.budget)
+                self.check(blame.check_weights, recipe.budget, weights, len(batch.y))
                 return (weights.fit * losses.fit + weights.smooth * losses.smooth).mean(), losses
 
-        loss, losses = recipe.step(ctx, self.optimizer, objective)
-        losses = detached(losses)
-        self.targets = recipe.targets.end_step(ctx, self.targets, losses)
-        self.budget = recipe.budget.end_step(ctx, self.budget, losses)
-        self.average = recipe.average.end_step(ctx, self.average, losses)
+        with blame.of("step", recipe.step):
+            loss, losses = recipe.step(ctx, self.optimizer, objective)
+            losses = detached(losses)
+        with blame.of("targets", recipe.targets):
+            self.targets = recipe.targets.end_step(ctx, self.targets, losses)
+        with blame.of("budget", recipe.budget):
+            self.budget = recipe.budget.end_step(ctx, self.budget, losses)
+        with blame.of("average", recipe.average):
+            self.average = recipe.average.end_step(ctx, self.average, losses)
         return Made(targets, reach, adv, losses, loss.detach())
 
     def close_epoch(self, tally: Tally) -> None:
         """Let the slots look at what an epoch showed."""
-        self.targets = self.recipe.targets.end_epoch(self.ctx, self.targets, tally)
-        self.budget = self.recipe.budget.end_epoch(self.ctx, self.budget, tally)
-        self.average = self.recipe.average.end_epoch(self.ctx, self.average, tally)
+        for slot in ("targets", "budget", "average"):
+            rule = getattr(self.recipe, slot)
+            with blame.of(slot, rule):
+                state = rule.end_epoch(self.ctx, getattr(self, slot), tally)
+            setattr(self, slot, state)
+        self.check_states()
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """All that must be kept to go on, by part of a checkpoint; not copied."""

@@ -425,6 +425,17 @@ def test_a_damaged_entry_is_made_anew(folder: Path, cache: Path, damaged: str, c
     assert (entry / damaged).read_bytes() == whole
 
 
+@pytest.mark.parametrize("damaged", ["pixels.npy", "labels.npy"])
+def test_an_entry_with_other_values_under_an_intact_shape_is_made_anew(folder: Path, cache: Path, damaged: str) -> None:
+    once = load(str(folder)).dataset_id
+    (entry,) = (cache / "decoded").iterdir()
+    whole = (entry / damaged).read_bytes()
+    np.save(entry / damaged, 1 - np.load(entry / damaged).clip(max=1))
+    again = load(str(folder))
+    assert (again.dataset_id, first_channel(again)) == (once, [9, 8])
+    assert (entry / damaged).read_bytes() == whole
+
+
 def test_a_truncated_entry_is_made_anew(folder: Path, cache: Path) -> None:
     load(str(folder))
     (entry,) = (cache / "decoded").iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from textwrap import dedent
@@ -10,7 +11,7 @@ import pytest
 
 from bench.errors import BadBudget, BadOption, BadRecipe, BadStudy, BenchError, UnknownName
 from bench.models.architecture import Architecture, build
-from bench.study.file import Study, load_study
+from bench.study.file import Study, StudyEntry, load_study
 from bench.training.checkpoint import Checkpoint, write
 
 ROOT = Path(__file__).parents[2]
@@ -211,3 +212,28 @@ def test_files_that_are_no_study(tmp_path):
         with pytest.raises(BenchError, match=name) as caught:
             load_study(path)
         assert "\n" not in str(caught.value)
+
+
+def test_what_reading_would_not_end_of_is_no_study(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path("/dev/zero")):
+        with pytest.raises(BadStudy, match="is no file; name a TOML file"):
+            load_study(path)
+
+
+@pytest.mark.parametrize("deep", ["x = " + "[" * 5000 + "]" * 5000, "[" + "a." * 50_000 + "b]"])
+def test_a_study_that_is_nested_too_deeply(tmp_path, deep):
+    (tmp_path / "deep.toml").write_text(deep)
+    with pytest.raises(BadStudy, match=r"deep\.toml") as refused:
+        load_study(tmp_path / "deep.toml")
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_chain_of_teachers_may_be_long():
+    entries = {f"e{k}": StudyEntry(f"e{k}", method="rslad", teacher=f"e{k + 1}") for k in range(3000)}
+    study = Study("long", "digits", {**entries, "e3000": StudyEntry("e3000", method="pgd-at")})
+    assert [entry.name for entry in study.order()] == [f"e{k}" for k in range(3000, -1, -1)]
+    entries["e3000"] = StudyEntry("e3000", method="rslad", teacher="e0")
+    with pytest.raises(BadStudy, match="in a circle: e0 → e1 → ") as refused:
+        Study("long", "digits", entries).order()
+    assert len(str(refused.value)) < 400

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
@@ -325,3 +326,31 @@ def test_papers_settings_of_combinations():
         for name in ("adr+awp", "trades+adr+awp")
     ]
     assert trust == [0.30, 0.50]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (Method({}, "m", on="own"), "'own' stands on 'own', which stands on it"),
+        (Method({}, "m", on="other"), "stands on"),
+        (Method({}, "m", presets={"*/digits": Preset(Schedule())}), "has no objective"),
+        (Method({"aim": PGDAT()}, "m", on="pgd-at"), "fills 'aim', which is no slot (there are objective, targets"),
+        (Method({"objective": None}, "m"), "fills 'objective' with None, which must be an instance of a frozen"),
+        (Method(None, "m"), "has None as its 'slots', which must be a mapping"),
+        (Method({}, "m", on=None), "has None as its 'on', which must be a str"),
+        (Method({}, "m", on="pgd-at", teachers="teacher"), "as its 'teachers', which must be a tuple of names"),
+        (Method({}, "m", on="pgd-at", presets={"*/short": 3}), "as its preset '*/short', which must be a Preset"),
+    ],
+)
+def test_a_method_that_cannot_be_composed_is_named(method, said, monkeypatch):
+    for name, there in (("own", method), ("other", Method({}, "m", on="own"))):
+        monkeypatch.setitem(METHODS._found, name, ())
+        monkeypatch.setitem(METHODS._loaded, name, there)
+    with pytest.raises(BadRecipe, match=re.escape(said)) as refused:
+        compose("own", dataset="digits")
+    assert "'own'" in str(refused.value)
+
+
+def test_the_page_of_a_module_that_fails():
+    with pytest.raises(BadRecipe, match=r"module 'no\.such' cannot be imported: ModuleNotFoundError"):
+        Method({}, "no.such").page()

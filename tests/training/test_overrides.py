@@ -155,3 +155,11 @@ def test_spelling():
         "last",
         "0.3333333333333333",
     ]
+
+
+@pytest.mark.parametrize("path", ["rate", "eps"])
+@pytest.mark.parametrize("raw", ["1e9999999999", "1e-9999999999", "1/1e9999999999", "9" * 100_000])
+def test_a_number_out_of_all_proportion_is_refused_at_once(path, raw):
+    with pytest.raises(BadRecipe, match="cannot be read as") as refused:
+        override(Thing(), {path: raw}, "thing")
+    assert len(str(refused.value)) < 300
