@@ -62,10 +62,10 @@ def whole(path: Path) -> Iterator[Path]:
         with _one_line(path, path):
             yield path
         return
-    with _beside(path) as beside:
-        yield beside
-        _to_disk(beside)
-        beside.replace(path.resolve())
+    with _beside(path) as written:
+        yield written
+        _to_disk(written)
+        written.replace(path.resolve())
 
 
 @contextmanager
@@ -76,15 +76,15 @@ def whole_unless_there(path: Path) -> Iterator[Path]:
         DiskFull: no space is left.
         OSError: it cannot be written there.
     """
-    with _beside(path) as beside:
-        yield beside
-        _to_disk(beside)
+    with _beside(path) as written:
+        yield written
+        _to_disk(written)
         try:
-            os.link(beside, path.resolve())
+            os.link(written, path.resolve())
         except FileExistsError:
             pass
         except OSError:  # a file system without links
-            beside.rename(path.resolve())
+            written.rename(path.resolve())
 
 
 @contextmanager
@@ -95,16 +95,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
         DiskFull: no space is left.
         OSError: it cannot be written there, or another process put a folder there meanwhile.
     """
-    with _beside(path) as beside:
-        beside.mkdir()
-        yield beside
-        for file in beside.rglob("*"):
+    with _beside(path) as written:
+        written.mkdir()
+        yield written
+        for file in written.rglob("*"):
             _to_disk(file)
-        place, older = path.resolve(), beside.with_suffix(".older")
+        place, older = path.resolve(), written.with_suffix(".older")
         try:
             if place.exists():
                 place.rename(older)
-            beside.rename(place)
+            written.rename(place)
         except BaseException:
             if older.exists() and not place.exists():
                 older.rename(place)
@@ -210,24 +210,29 @@ def _locked(name: Path) -> int | None:
     return None
 
 
+def beside(path: Path) -> Path:
+    """Where this thread writes what is to be at `path`: a name in the same folder. A link is followed."""
+    place = path.resolve()
+    return place.with_name(f"{place.name}.{os.getpid()}.{get_ident()}.partial")
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A path of this thread alone in the folder of `path`, which is made; whatever is there is removed in the end.
 
     A link is followed: the file that it points to is what is replaced.
     """
-    place = path.resolve()
-    beside = place.with_name(f"{place.name}.{os.getpid()}.{get_ident()}.partial")
+    place, written = path.resolve(), beside(path)
     try:
-        with _one_line(path, beside):
+        with _one_line(path, written):
             path.parent.mkdir(parents=True, exist_ok=True)
             for left in place.parent.glob(f"{glob.escape(place.name)}.*.partial"):
                 process = left.name.removeprefix(f"{place.name}.").partition(".")[0]
                 if process.isdigit() and not _alive(int(process)):
                     _remove(left)
-            yield beside
+            yield written
     finally:
-        _remove(beside)
+        _remove(written)
 
 
 @contextmanager

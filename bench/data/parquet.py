@@ -20,6 +20,7 @@ from bench.data.cache import Decoded, key_of, remembered
 from bench.data.decode import decode
 from bench.data.images import MOST_CLASSES, Images, images_from_arrays
 from bench.data.splits import SPELLINGS, by_split, chosen, one_configuration, split_name
+from bench.duck import connect
 from bench.errors import BadData
 
 IMAGE_NAMES = ("image", "img")
@@ -134,7 +135,7 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
         shard = bisect_right(starts, i) - 1
         return f"row {i - starts[shard]} of {files[shard]}"
 
-    with duckdb.connect() as connection:
+    with connect() as connection:
         for path in files:
             starts.append(len(labels))
             try:

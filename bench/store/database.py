@@ -19,9 +19,12 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from bench.errors import BadQuery, BadStore, StoreBusy
+from bench.duck import confine, connect
+from bench.errors import BadStore, StoreBusy
+from bench.files import beside
 from bench.outcomes import Outcomes
 from bench.store import bundle
+from bench.store.bounds import refuse_all_but_reading
 from bench.store.problems import bad_query, explained, holder
 from bench.store.rows import (
     AttackRow,
@@ -244,7 +247,7 @@ class Store:
         An earlier export in `folder` is replaced, a folder with anything else in it refused. Two databases with
         the same facts export the same bytes (`bench.store.bundle`).
         """
-        with self._reading() as connection, explained(folder):
+        with self._reading(beside(folder)) as connection, explained(folder):
             bundle.write(connection, folder)
 
     def merge(self, folder: Path) -> int:
@@ -254,9 +257,10 @@ class Store:
             Number of evaluations that were not complete before and are now.
 
         Raises:
-            BadStore: the bundle is damaged (the file is named), incomplete, or of another schema version.
+            BadStore: the bundle is damaged (the file is named), incomplete, of another schema version, or contradicts
+                itself or this database.
         """
-        with self._writing() as connection, explained(folder):
+        with self._writing(folder) as connection, explained(folder):
             return bundle.merge(connection, folder)
 
     def _refuse_unknown(self, connection: duckdb.DuckDBPyConnection, **ids: str) -> None:
@@ -268,11 +272,9 @@ class Store:
     @contextmanager
     def _asking(self, sql: str, params: Sequence[object]) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._reading() as connection:
-            connection.execute("SET enable_external_access = false; SET python_enable_replacements = false")
+            connection.execute("SET lock_configuration = true")
             try:
-                statements = connection.extract_statements(sql)
-                if not statements:
-                    raise BadQuery('no SQL statement came; give one, such as "SELECT * FROM leaderboard"')
+                refuse_all_but_reading(connection, sql)
                 yield connection.execute(sql, list(params))
             except duckdb.IOException:
                 raise
@@ -280,23 +282,23 @@ class Store:
                 raise bad_query(error) from None
 
     @contextmanager
-    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _reading(self, reach: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with _GATE, explained(self.path):
-            connection = self._connect(read_only=True)
+            connection = self._connect(read_only=True, reach=reach)
             try:
                 if not is_current(connection, self.path):
                     connection.close()
                     with self._writing():
                         pass  # migrates
-                    connection = self._connect(read_only=True)
+                    connection = self._connect(read_only=True, reach=reach)
                 yield connection
             finally:
                 connection.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _writing(self, reach: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with _GATE, explained(self.path):
-            connection = self._connect(read_only=False)
+            connection = self._connect(read_only=False, reach=reach)
             try:
                 migrate(connection, self.path)
                 connection.begin()
@@ -309,14 +311,16 @@ class Store:
             finally:
                 connection.close()
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _connect(self, *, read_only: bool, reach: Path | None) -> duckdb.DuckDBPyConnection:
         if not self.path.exists():
             raise BadStore(f"there is no database at {self.path}; 'evenbench demo' makes one, --db names another")
         deadline = time.monotonic() + self.patience
         waiting = False
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only)
+                connection = connect(self.path, read_only=read_only)
+                confine(connection, reach)
+                return connection
             except duckdb.Error as error:
                 held_by = holder(error)
                 if held_by is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import duckdb
 
+from bench.duck import connect
 from bench.errors import BadStore
 from bench.files import whole_unless_there
 
@@ -55,7 +56,7 @@ def _schema() -> str:
 def make(path: Path) -> None:
     """Make a database whole, so that a killed process leaves no half of one; another process may be faster."""
     with whole_unless_there(path) as new:
-        connection = duckdb.connect(str(new), config={"default_block_size": BLOCK})
+        connection = connect(new, block=BLOCK)
         try:
             connection.execute(_schema())
             connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])

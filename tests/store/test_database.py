@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.duck import connect
 from bench.errors import BadQuery, BadStore, DiskFull, StoreBusy
 from bench.outcomes import COLUMNS, Outcomes
 from bench.store import schema as store_module
@@ -615,14 +616,76 @@ def test_query_answers_with_a_frame_and_parameters(store: Store) -> None:
         "DROP TABLE checkpoints",
         "CREATE TABLE mine (x INTEGER)",
         "UPDATE attacks SET eps = 1",
+        "COPY (SELECT 1) TO '{path}.wal'",  # replayed at the next opening
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{path}.wal'",
+        "explain/**/analyze COPY (SELECT 1) TO '{path}.wal'",
+        "EXPLAIN ANALYZE DELETE FROM checkpoints",
+        "SELECT 1; COPY (SELECT 1) TO '{path}.wal'; SELECT 2",
+        "CALL enable_logging('QueryLog', storage='file', storage_path='{path}.wal')",
+        "PREPARE p AS DELETE FROM checkpoints",
+        "SET threads = 1",
+        "PRAGMA force_checkpoint",
     ],
 )
 def test_queries_cannot_write(store: Store, sql: str) -> None:
     before = store.path.read_bytes()
     with pytest.raises(BadQuery, match="only read") as error:
-        store.query(sql)
+        store.query(sql.format(path=store.path))
     one_line(error)
     assert store.path.read_bytes() == before
+    assert not Path(f"{store.path}.wal").exists()
+
+
+def test_a_query_cannot_end_the_process_by_its_log(store: Store) -> None:
+    code = (
+        "from pathlib import Path; from bench.errors import BadQuery; from bench.store.database import Store\n"
+        f"store = Store(Path({str(store.path)!r}))\n"
+        "for sql in ('SELECT * FROM enable_logging()', \"SELECT * FROM enable_logging('QueryLog', storage='file')\"):\n"
+        "    try:\n        store.rows(sql)\n    except BadQuery:\n        print('refused')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (run.returncode, run.stdout) == (0, "refused\nrefused\n"), run.stderr
+
+
+@pytest.mark.parametrize(
+    "sql", ["DESCRIBE summary", "SUMMARIZE attacks", "EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "SHOW TABLES"]
+)
+def test_queries_that_read_are_answered(store: Store, sql: str) -> None:
+    assert store.rows(sql)
+
+
+def test_the_database_of_somebody_else_reaches_no_file(store: Store, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    copy = Store(tmp_path / "theirs.duckdb")
+    shutil.copy(store.path, copy.path)
+    with duckdb.connect(str(copy.path)) as connection:
+        connection.execute("ALTER TABLE published RENAME TO hidden")
+        connection.execute(
+            "CREATE VIEW published AS SELECT content AS source, content AS method, content AS dataset, "
+            "content AS model, content AS attack, content AS norm, 0.0 AS eps, content AS metric, 0.0 AS value "
+            f"FROM read_text('{secret}')"
+        )
+    for act in (lambda: copy.export(tmp_path / "out"), lambda: copy.rows("FROM published")):
+        with pytest.raises(BadStore):
+            act()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(Path("md:x"))
+    store.create()
+    assert store.rows("SELECT 1") == [(1,)]
+    assert (tmp_path / "md:x").is_file()
+
+
+def test_duckdb_is_opened_in_one_place() -> None:
+    found = [path.name for path in (ROOT / "bench").rglob("*.py") if "duckdb.connect(" in path.read_text("utf-8")]
+    assert found == ["duck.py"]
+    with connect() as connection:
+        for name in ("autoinstall_known_extensions", "autoload_known_extensions"):
+            assert connection.execute("SELECT current_setting(?)", [name]).fetchall() == [(False,)]
 
 
 def test_queries_reach_no_other_file(store: Store, tmp_path: Path) -> None:
