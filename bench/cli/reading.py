@@ -259,7 +259,7 @@ def sql(
 
     Example: evenbench sql "SELECT method, attack, accuracy, nsd FROM summary ORDER BY nsd"
     """
-    frame = store_at(db).query(query)
+    frame = store_at(db).shown(query)
     if as_json:
         sys.stdout.write((frame.to_json(orient="records", indent=2, force_ascii=False) or "") + "\n")
     else:

@@ -23,7 +23,7 @@ from bench.duck import confine, connect
 from bench.errors import BadStore, StoreBusy
 from bench.files import beside
 from bench.outcomes import Outcomes
-from bench.store import bundle
+from bench.store import bundle, plain
 from bench.store.bounds import refuse_all_but_reading
 from bench.store.problems import bad_query, explained, holder
 from bench.store.rows import (
@@ -230,6 +230,11 @@ class Store:
         """
         with self._asking(sql, params) as answer:
             return answer.df()
+
+    def shown(self, sql: str) -> pd.DataFrame:
+        """The answer to a SQL query for a person: as `query`, but with what JSON has no word for as text."""
+        with self._asking(sql, ()) as answer:
+            return plain.frame(answer)
 
     def rows(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The answer to a SQL query, as tuples; as `query`, but without the cost of importing pandas."""
