@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BadCheckpoint, Diverged
+import torch
+
+from bench.errors import BadCheckpoint, BadRecipe, Diverged
 from bench.files import alone
 from bench.training.checkpoint import Checkpoint, read, write
 from bench.training.loop import train
@@ -117,6 +119,7 @@ def fit(
     Raises:
         Interrupted: stopped by the user; the state is saved.
         Diverged: the loss is not a number; the last good state is kept.
+        BadRecipe: the device has no memory for a batch; likewise.
         BadCheckpoint: `path` holds another run.
         DiskFull: no space for a checkpoint; the previous one is kept.
     """
@@ -150,14 +153,24 @@ def _fit(run: Run, path: Path, device: str, stop: Callable[[], bool], report: Ca
             write(state, last_of(path))
             forget_all_but(others, path)  # not before: a run that goes on from an older state may need more
     except Diverged as problem:
-        good = f"{last_of(path)} holds the last good epoch" if last_of(path).exists() else "nothing was saved yet"
-        raise Diverged(f"{problem}; {good}") from None
+        raise Diverged(f"{problem}; {kept_so_far(path)}") from None
+    except torch.OutOfMemoryError:
+        raise BadRecipe(
+            f"the device runs out of memory with {run.plan.schedule.batch_size} images at a time; free some of its "
+            "memory or take another device and run it again, or begin anew with a smaller schedule.batch_size; "
+            f"{kept_so_far(path)}"
+        ) from None
     if newest is not None and newest.epoch < epochs:
         raise Interrupted(
             f"stopped in epoch {newest.epoch + 1} of {epochs} after step {newest.step}; "
             f"saved to {last_of(path)}; run the same command again to go on"
         )
     return read(path)
+
+
+def kept_so_far(path: Path) -> str:
+    """What is left of a training that failed, in words."""
+    return f"{last_of(path)} holds the last good epoch" if last_of(path).exists() else "nothing was saved yet"
 
 
 def keep_selected(state: Checkpoint, schedule: Schedule, path: Path) -> None:

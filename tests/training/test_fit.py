@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 
 from bench.data.images import images_from_arrays
-from bench.errors import BadCheckpoint, DiskFull, Diverged, UnknownName
+from bench.errors import BadCheckpoint, BadRecipe, DiskFull, Diverged, UnknownName
 from bench.files import alone
 from bench.models.architecture import Architecture
 from bench.training.checkpoint import read, write
@@ -236,6 +237,26 @@ def test_the_last_good_epoch_is_kept_when_training_diverges(path):
     nothing = a_run(recipe=Recipe(Natural(), step=Exploding(epoch=0)))
     with pytest.raises(Diverged, match=r"epoch 1 of 4, step 1; .*; nothing was saved yet"):
         fit(nothing, path.with_name("other.safetensors"))
+
+
+@dataclass(frozen=True)
+class Outgrowing(Descend):
+    """Finds no memory in an epoch."""
+
+    epoch: int = 2
+
+    def __call__(self, ctx, optimizer, objective):
+        if ctx.epoch >= self.epoch:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return super().__call__(ctx, optimizer, objective)
+
+
+@pytest.mark.parametrize(("epoch", "left"), [(2, r"run\.last\.safetensors holds the last"), (0, "nothing was saved")])
+def test_where_memory_runs_out_the_batch_is_named_and_the_last_good_epoch_is_kept(path, epoch, left):
+    run = a_run(recipe=Recipe(Natural(), step=Outgrowing(epoch=epoch)))
+    with pytest.raises(BadRecipe, match=rf"memory with 16 images .* smaller schedule\.batch_size; .*{left}"):
+        fit(run, path)
+    assert last_of(path).exists() == (epoch > 0)
 
 
 def test_a_full_disk_keeps_the_earlier_state_and_the_run_goes_on_later(path, monkeypatch, tmp_path):
