@@ -62,15 +62,16 @@ def train(
         ctx.model.train()
         everyone = Streams(run.seed, samples).fork(f"epoch {ctx.epoch}")
         order = permutation(everyone.seed, len(rest))
+        order_there = order.to(device)  # once an epoch: the host waits for the device at every such copy
         first_bad = torch.full((), -1, device=device)
         ctx.drops = cuts(schedule, ctx.epoch)
         while state.step < steps:
-            rows = order[starts[state.step] : starts[state.step] + schedule.batch_size]
-            ctx.streams = everyone.select(rows.to(device))
+            part = slice(starts[state.step], starts[state.step] + schedule.batch_size)
+            ctx.streams = everyone.select(order_there[part])
             ctx.progress = (ctx.epoch + state.step / steps) / schedule.epochs
             for group in state.learner.optimizer.param_groups:
                 group["lr"] = learning_rate(schedule, ctx.epoch, ctx.progress)
-            x, y = rest.batch(rows.numpy(), device)
+            x, y = rest.batch(order[part].numpy(), device)
             made = state.learner.step(Batch(augment(x, ctx.streams, schedule.augment), y), schedule.precision)
             state.tally.add(y, made.losses.logits_clean, made.losses.logits_adv, made.losses.stood)
             first_bad = torch.where((first_bad < 0) & ~made.loss.isfinite(), state.step, first_bad)
