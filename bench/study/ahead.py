@@ -11,7 +11,7 @@ from bench.data.images import Images
 from bench.soundness.run import ALLOWED, STANDARD
 from bench.study.makespan import Piece, Strand, makespan
 from bench.study.plan import Cell, Lesson
-from bench.study.pool import WAITS
+from bench.study.pool import BEGUN, WAITS
 from bench.study.progress import Forecast, Pace, Task
 from bench.study.work import Checking, Judging, Training
 from bench.training.recipe import passes_per_image
@@ -31,6 +31,8 @@ class Flight:
         unit: what is to be done.
         share: how much of it is done.
         begun: when a worker began it, by the monotonic clock; None while none has.
+        first: when it was first heard of a share of it, and which: by then a worker has loaded what it needs and woken
+            its device, and has perhaps found a part done by an earlier run, so that what follows tells the pace.
         waits: whether its worker waits for another process that does the same.
     """
 
@@ -38,20 +40,31 @@ class Flight:
     unit: Training | Judging | Checking
     share: float = 0.0
     begun: float | None = None
+    first: tuple[float, float] | None = None
     waits: bool = False
 
     def hear(self, share: float) -> None:
         """Take note of how far it is, or that it waits: that time says nothing of how long it takes."""
         self.waits = share == WAITS
         if self.waits:
-            self.begun, self.share = None, 0.0
+            self.begun, self.first, self.share = None, None, 0.0
         else:
             self.begun, self.share = self.begun or time.monotonic(), share
+            if self.first is None and share > BEGUN:
+                self.first = time.monotonic(), share
 
     @property
     def seconds(self) -> float:
         """How long a worker has been at it."""
         return time.monotonic() - self.begun if self.begun else 0.0
+
+    @property
+    def measured(self) -> tuple[float, float]:
+        """Which share of it was done in how many seconds, since a share was first heard of."""
+        if self.first is None:
+            return 0.0, 0.0
+        began, before = self.first
+        return self.share - before, time.monotonic() - began
 
     @property
     def label(self) -> str:
@@ -125,7 +138,7 @@ class Ahead:
         """Seconds until all is done by so many workers; None before anything tells how long a pass takes."""
         remains = list(remains)
         flying = [flight for cell in remains for flight in cell.flying]
-        pace = self.pace.with_begun((self._so_far(flight), flight.seconds) for flight in flying if flight.share > SURE)
+        pace = self.pace.with_begun(self._so_far(flight) for flight in flying if flight.measured[0] > SURE)
         if not pace.measured:
             return None
         strands = [
@@ -139,16 +152,18 @@ class Ahead:
 
     def _rest(self, flight: Flight, pace: Pace) -> float:
         """Seconds until a unit in flight is done."""
-        if isinstance(flight.unit, Training) and flight.share > SURE:  # its steps are all alike
-            return flight.seconds * (1 - flight.share) / flight.share
+        share, seconds = flight.measured
+        if isinstance(flight.unit, Training) and share > SURE:  # its steps are all alike
+            return seconds * (1 - flight.share) / share
         return max(0.0, pace.seconds(self.task(flight)) - flight.seconds)
 
-    def _so_far(self, flight: Flight) -> Task:
-        """What a unit in flight has done."""
+    def _so_far(self, flight: Flight) -> tuple[Task, float]:
+        """What a unit in flight was seen to do, and in how many seconds."""
         kinds, passes = self.task(flight)
         if isinstance(flight.unit, Judging):  # its share is of what it would take if no image fell
             passes = self.forecast(flight.cell).most(flight.unit.trial) * len(flight.unit.rows)
-        return Task(kinds, flight.share * passes)
+        share, seconds = flight.measured
+        return Task(kinds, share * passes), seconds
 
 
 def training(lesson: Lesson) -> Task:

@@ -58,9 +58,11 @@ def test_nothing_is_foretold_before_anything_was_done(cell):
 def test_a_training_in_flight_goes_on_at_its_own_speed(cell, clock):
     now, flight = Ahead(SOURCE.images()), lesson(cell)
     flight.hear(0.0)
-    clock[0] += 10
+    clock[0] += 60  # the images are loaded and the device wakes
     flying = remains(flying=(flight,))
+    flight.hear(0.05)
     assert now.left(flying, 1) is None
+    clock[0] += 8
     flight.hear(0.25)
     assert now.left(flying, 1) == pytest.approx(30)
     same = ahead.training(cell.lesson)
@@ -69,10 +71,20 @@ def test_a_training_in_flight_goes_on_at_its_own_speed(cell, clock):
     assert now.left(flying, 2) == pytest.approx(30)  # no second worker helps
 
 
-def test_what_comes_after_a_training_waits_for_it(cell, clock):
+def test_a_training_that_goes_on_is_no_faster_for_what_was_done_before(cell, clock):
     now, flight = Ahead(SOURCE.images()), lesson(cell)
     flight.hear(0.0)
+    clock[0] += 1
+    flight.hear(0.5)
     clock[0] += 10
+    flight.hear(0.6)
+    assert now.left(remains(flying=(flight,)), 1) == pytest.approx(40)
+
+
+def test_what_comes_after_a_training_waits_for_it(cell, clock):
+    now, flight = Ahead(SOURCE.images()), lesson(cell)
+    flight.hear(0.1)
+    clock[0] += 8
     flight.hear(0.5)
     same = ahead.training(cell.lesson)
     assert now.left(remains([], [same, same], [same], flying=(flight,)), 5) == pytest.approx(10 + 20 + 20)
@@ -107,9 +119,9 @@ def test_a_network_is_judged_chunk_by_chunk(cell):
 
 def test_a_chunk_in_flight_tells_how_long_passes_take(cell, clock):
     now, flight = Ahead(SOURCE.images()), chunk(cell)
-    flight.hear(0.0)
+    flight.hear(0.1)
     clock[0] += 6
-    flight.hear(0.5)  # of the passes that it takes if no image falls
+    flight.hear(0.6)  # of the passes that it takes if no image falls
     passes = 0.5 * now.forecast(cell).most(PGD) * 10
     same = Task(("judging pgd-sat", "judging"), passes)
     assert now.left(apart(same), 1) is None
