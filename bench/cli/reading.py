@@ -11,8 +11,9 @@ import typer
 
 from bench.cli.console import stderr, stdout
 from bench.cli.options import DEFAULT_DB, AsJson, Db
+from bench.cli.replacing import BOARDS, PICTURES, Force, place_for
 from bench.errors import BadStore, UnknownName
-from bench.files import write_text
+from bench.files import check_writable, write_text
 from bench.report.tables import text_table
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def leaderboard(
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Show in the terminal whether confidences can be believed.")
     ] = False,
+    force: Force = False,
 ) -> None:
     """Show who is how robust, class by class, one table per data set and attack.
 
@@ -77,11 +79,13 @@ def leaderboard(
     from bench.report.leaderboard import calibration as calibrated
 
     form = "json" if as_json else format
-    found = boards(store_at(db), dataset=dataset, sort=sort)
-    if form == "table" and out is None:
-        stdout().print(calibrated(found) if calibration else render(found, "table"))
-    elif form == "table":
+    if form == "table" and out is not None:
         raise UnknownName("--out needs a file format; add --format md, csv, json or html")
+    if out is not None:
+        place_for(out, BOARDS, force=force)
+    found = boards(store_at(db), dataset=dataset, sort=sort)
+    if form == "table":
+        stdout().print(calibrated(found) if calibration else render(found, "table"))
     else:
         give(str(render(found, form)), out)
 
@@ -91,6 +95,7 @@ def plot(
     db: Db = DEFAULT_DB,
     dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("results/figures"),
+    force: Force = False,
 ) -> None:
     """Draw figures: class heat map, robustness against fairness, per-class bars, training curves.
 
@@ -98,7 +103,12 @@ def plot(
     """
     from bench.report.plots import plot as draw
 
-    for path in draw(store_at(db), out, names=names or None, dataset=dataset):
+    check_writable(out / "figure.png")
+
+    def may(path: Path) -> object:
+        return place_for(path, PICTURES, force=force)
+
+    for path in draw(store_at(db), out, names=names or None, dataset=dataset, may=may):
         sys.stdout.write(f"{path}\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from dataclasses import replace
 from importlib.resources import as_file, files
@@ -13,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.console import progress, resumable, stderr, stdout
+from bench.cli.fresh import MARKER, clear, mark
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Db, cores, device_of
 from bench.cli.reading import show, store_at
+from bench.cli.replacing import BOARDS, Force, place_for
 from bench.cli.signals import GRACE, stoppable
 from bench.errors import BadStore, BadStudy
-from bench.files import write_text
+from bench.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from bench.study.file import Study
@@ -37,6 +38,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, boards and figures.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
     as_json: AsJson = False,
+    force: Force = False,
 ) -> None:
     """Do what a study lacks: train, attack, store; then write its boards and figures.
 
@@ -44,13 +46,14 @@ def run(
     """
     from bench.study.file import load_study
 
-    raise typer.Exit(perform(load_study(study), db, out, workers, dry_run=dry_run, as_json=as_json))
+    raise typer.Exit(perform(load_study(study), db, out, workers, dry_run=dry_run, as_json=as_json, force=force))
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("results/demo"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, without what an earlier demo wrote.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+    force: Force = False,
 ) -> None:
     """Train six methods on the scikit-learn digits, attack them, and show the class-by-class leaderboard.
 
@@ -58,33 +61,37 @@ def demo(
     """
     from bench.study.file import load_study
 
-    if fresh:
-        clear(out)
     with as_file(files("bench.study") / "demo.toml") as path:
         study = load_study(path)
-    raise typer.Exit(perform(study, out / "bench.duckdb", out, workers))
-
-
-def clear(out: Path) -> None:
-    """Remove what an earlier run wrote into a folder, and nothing else."""
-    for name in ("checkpoints", "figures"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("bench.duckdb", "bench.duckdb.wal", "leaderboard.md", "leaderboard.html"):
-        (out / name).unlink(missing_ok=True)
+    refuse_workers(workers)
+    check_writable(out / MARKER)
+    if fresh:
+        clear(out)
+    mark(out)
+    raise typer.Exit(perform(study, out / "bench.duckdb", out, workers, force=force))
 
 
 def perform(
-    study: Study, db: Path, out: Path | None, workers: int, *, dry_run: bool = False, as_json: bool = False
+    study: Study,
+    db: Path,
+    out: Path | None,
+    workers: int,
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    force: bool = False,
 ) -> int:
     """Run a study and write its boards and figures; the exit code."""
     from bench.study.plan import agenda_of
     from bench.study.pool import Processes
     from bench.study.runner import run_study
 
-    if workers < 0:
-        raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
+    refuse_workers(workers)
     study = replace(study, device=device_of(study.device))
     place, store = out or Path("results") / study.name, store_at(db, PATIENCE)
+    if not dry_run:
+        for board in ("leaderboard.md", "leaderboard.html"):
+            place_for(place / board, BOARDS, force=force)
     with resumable():
         with progress() as shown:
             agenda = agenda_of(study, store, place)
@@ -120,6 +127,12 @@ def perform(
     for line in report.failures:
         stderr().print(f"failed: {line}", markup=False, soft_wrap=True)
     return 1 if report.failures else 0
+
+
+def refuse_workers(workers: int) -> None:
+    """Refuse a number of processes that is none."""
+    if workers < 0:
+        raise BadStudy(f"--workers {workers}: 0 for one per core, or a number of processes")
 
 
 def tell_forecast(forecast: list[tuple[str, str, str]], *, as_json: bool) -> None:

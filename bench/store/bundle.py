@@ -207,11 +207,19 @@ def _refuse_foreign(folder: Path) -> None:
         raise BadStore(f"{folder} is a file; an export needs a folder")
     names = {entry.name for entry in folder.iterdir()}
     foreign = names - {MANIFEST} - {f"{table}.parquet" for table in _TABLES}
-    if foreign or (names and MANIFEST not in names):
+    if foreign or (names and not _is_ours(folder / MANIFEST)):
         raise BadStore(
             f"{folder} holds files that are not of an export ({', '.join(sorted(foreign or names)[:3])}); "
             "give an empty folder, a new one, or that of an earlier export"
         )
+
+
+def _is_ours(manifest: Path) -> bool:
+    try:
+        facts = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(facts, dict) and facts.get("format") == FORMAT
 
 
 def _hash(file: Path) -> str:

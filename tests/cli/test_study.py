@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import run
+from bench.cli.fresh import SAID
 from bench.errors import BadStore
 from bench.store.database import Store
 from bench.study import file as study
@@ -111,17 +112,43 @@ def test_demo_is_a_study_and_fresh_starts_over(monkeypatch, capsys):
     assert {path.name for path in place.iterdir()} == {
         "bench.duckdb",
         "checkpoints",
+        "demo.txt",
         "figures",
         "leaderboard.html",
         "leaderboard.md",
     }
-    (place / "mine.txt").write_text("keep")
+    mine = [place / "mine.txt", place / "figures" / "mine.png", place / "checkpoints" / "mine.safetensors"]
+    for path in mine:
+        path.write_text("keep")
     monkeypatch.setattr("bench.cli.study.publish", lambda agenda, place, quiet: [])
     assert run(["demo"]) == 0
     assert "0 trained" in capsys.readouterr().err
     assert run(["demo", "--fresh"]) == 0
     assert "2 trained" in capsys.readouterr().err
-    assert (place / "mine.txt").read_text() == "keep"
+    assert [path.read_text() for path in mine] == ["keep"] * 3
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_fresh_removes_nothing_where_it_refuses(capsys, marked):
+    place = Path("demo")
+    kept = [place / name for name in ("checkpoints/at-s0-0123abcd.safetensors", "figures/x.png", "bench.duckdb")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    if marked:
+        (place / "demo.txt").write_text(SAID)
+    assert run(["demo", "--fresh", "--out", "demo", *(["--workers", "-1"] if marked else [])]) == 2
+    assert ("--workers -1" if marked else "has no demo.txt") in capsys.readouterr().err
+    assert [path.read_text() for path in kept] == ["mine"] * 3
+
+
+def test_a_board_of_somebody_else_is_noticed_before_the_study_is_run(capsys):
+    Path("s.toml").write_text(STUDY)
+    Path("out").mkdir()
+    Path("out/leaderboard.md").write_text("# My own\n")
+    assert run(["run", "s.toml", "--db", "b.duckdb", "--out", "out"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert not Path("b.duckdb").exists()
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "run"])

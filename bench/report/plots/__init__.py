@@ -45,6 +45,7 @@ def plot(
     *,
     suffix: str = ".png",
     scope: Scope = EVERYTHING,
+    may: Callable[[Path], object] = Path.exists,
 ) -> list[Path]:
     """Draw figures of the strongest attack on each data set and budget.
 
@@ -55,6 +56,7 @@ def plot(
         dataset: only the data sets of this name.
         suffix: one of `SUFFIXES`.
         scope: only these evaluations.
+        may: asked for each file before it is written; what it raises ends the drawing.
 
     Returns:
         The files, in the order of the boards and of `names`, called after kind, data and budget.
@@ -83,6 +85,7 @@ def plot(
         if names and not drawn:
             raise BadData(f"nothing to draw for {name!r}: the database holds no such figures; evaluate or train first")
         for path, figure in drawn:
+            may(path)
             _write(figure, path)
             files.append(path)
     return files
