@@ -110,10 +110,10 @@ def select(
 
     Example: evenbench select at.safetensors --rule best-robust-plus-worst
     """
-    from bench.training.checkpoint import read
+    from bench.training.checkpoint import read_trained
     from bench.training.reselect import figures, reselect, write_new
 
-    before = read(ckpt)
+    before = read_trained(ckpt)
     chosen = reselect(before, ckpt, rule)
     rules = dict.fromkeys((rule, before.run["schedule"]["selection"]))
     file = out or (ckpt.with_name(f"{ckpt.stem}-{rule}.safetensors") if len(rules) > 1 else ckpt)

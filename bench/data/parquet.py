@@ -22,6 +22,7 @@ from bench.data.images import MOST_CLASSES, Images, images_from_arrays
 from bench.data.splits import SPELLINGS, by_split, chosen, one_configuration, split_name
 from bench.duck import connect
 from bench.errors import BadData
+from bench.unpacking import check_size
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
@@ -31,6 +32,9 @@ WHOLE = {f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", 
     "uinteger",
 }
 """DuckDB's names of integer types."""
+
+MEMORY = "1GiB"
+"""What looking through a file may take."""
 
 
 class Columns(NamedTuple):
@@ -140,6 +144,7 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
             starts.append(len(labels))
             try:
                 columns = columns_of(connection, path, image, label)
+                _check_size(connection, path, columns)
                 own = class_names(connection, path, columns.label)
                 rows = _rows(connection, path, columns)
             except BadData:
@@ -170,8 +175,37 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
     return Decoded(decode(encoded, called), y, names or tuple(str(k) for k in range(int(y.max()) + 1)))
 
 
+def _check_size(connection: duckdb.DuckDBPyConnection, path: Path, columns: Columns) -> None:
+    """Refuse a file that unpacks to many times its size, by its footer and by its images, which only pass by.
+
+    Raises:
+        BadData: see `bench.unpacking`.
+    """
+    announced = connection.execute(
+        "SELECT sum(total_uncompressed_size)::BIGINT FROM parquet_metadata($1)", [escape(str(path))]
+    ).fetchone()
+    check_size(path, (announced and announced[0]) or 0)
+    with connect() as narrow:
+        narrow.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 1")
+        try:
+            held = narrow.execute(
+                f"SELECT sum(octet_length(struct_extract({_quoted(columns.image)}, 'bytes')))::BIGINT "
+                "FROM read_parquet($1, hive_partitioning = false)",
+                [escape(str(path))],
+            ).fetchone()
+        except duckdb.OutOfMemoryException:
+            raise BadData(
+                f"{path} unpacks to blocks of more than {MEMORY}; write it anew with images of a usual size"
+            ) from None
+    check_size(path, (held and held[0]) or 0)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name.replace(chr(34), 2 * chr(34))}"'
+
+
 def _rows(connection: duckdb.DuckDBPyConnection, path: Path, columns: Columns) -> list[Any]:
-    image, label = (f'"{name.replace(chr(34), 2 * chr(34))}"' for name in columns)
+    image, label = map(_quoted, columns)
     return connection.execute(
         f"SELECT struct_extract({image}, 'bytes'), {label} FROM read_parquet($1, hive_partitioning = false)",
         [escape(str(path))],
@@ -226,7 +260,7 @@ def class_names(connection: duckdb.DuckDBPyConnection, path: Path, label: str) -
     ).fetchone()
     try:
         names = json.loads(row[0])["info"]["features"][label]["names"] if row else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=lambda key: (len(key), key))]

@@ -22,6 +22,7 @@ from bench.errors import BadData
 from bench.evaluation.adversarials import FORMAT, RECORD
 from bench.norms import Norm
 from bench.randomness import Streams
+from bench.unpacking import check_size, check_zip
 
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")
 
@@ -141,6 +142,9 @@ def read(path: Path, images: Images) -> Gathered:
         raise BadData(f"{path} is no file of images that can be read; wanted one of {', '.join(SUFFIXES)}")
     try:
         arrays, record = loaded(path)
+        check_size(path, sum(array.numel() * array.element_size() for array in arrays.values()))
+    except BadData:
+        raise
     except Exception as problem:  # of a damaged file, whatever its library raises
         said = str(problem).strip().partition("\n")[0] or type(problem).__name__
         raise BadData(f"{path} cannot be read ({said}); it must hold arrays of numbers and nothing else") from None
@@ -159,6 +163,7 @@ def loaded(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get(RECORD, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118  # it is no dict
+    check_zip(path)
     if path.suffix in (".pt", ".pth"):
         held = torch.load(path, map_location="cpu", weights_only=True)
         named = held if isinstance(held, Mapping) else {"images": held}

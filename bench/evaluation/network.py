@@ -21,7 +21,7 @@ from bench.fingerprint import canonical
 from bench.models.architecture import Architecture, load_state
 from bench.models.foreign import read_foreign
 from bench.store.rows import CheckpointRow, EpochRow
-from bench.training.checkpoint import Checkpoint, read, weights_id
+from bench.training.checkpoint import Checkpoint, read_trained, weights_id
 from bench.training.run import Parent, recipe_id
 
 
@@ -212,7 +212,7 @@ def resolve(text: str, images: Images, model: str | None = None) -> Network:
         raise BadModel(f"{path} is a Python file; name its function too, {text}:make, which returns an nn.Module")
     if path.suffix in (".pt", ".pth", ".bin", ".pkl"):
         raise BadCheckpoint(f"{path} is a foreign state dict; say with --model which network it belongs to")
-    network = of_checkpoint(fitting(read(path), path, images), path)
+    network = of_checkpoint(fitting(read_trained(path), path, images), path)
     return replace(network, eps=str(parse_eps(network.eps)))
 
 
@@ -232,7 +232,7 @@ def parent_of(text: str, images: Images) -> Parent:
     path, (file, at, model) = Path(text), text.rpartition("@")
     if at and not path.is_file():
         return of_foreign(Path(file), model, images.classes, images.shape[0])
-    checkpoint = fitting(read(path), path, images)
+    checkpoint = fitting(read_trained(path), path, images)
     return Parent(checkpoint.checkpoint_id, recipe_id(checkpoint.run), path)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import BadCheckpoint, BadModel, UnknownName
+from bench.errors import BadCheckpoint, BadModel, UnknownName, brief
 from bench.models.convnet import ConvNet
 from bench.models.mobilenet import MobileNetV2
 from bench.models.normalize import Normalize
@@ -42,12 +43,18 @@ FAMILIES: Mapping[str, Family] = {
         WideResNet,
         "wide ResNet of depth D = 6n+4 and width W",
         "wrn-34-10",
-        lambda depth, width: depth > 4 and depth % 6 == 4,
+        lambda depth, width: 4 < depth < 1000 and depth % 6 == 4,
         ("sub_block1.",),
     ),
 }
 """By name; a capital letter stands for a number, and the numbers follow the common arguments of `build`."""
 
+MOST = 10**9
+"""Weights of the largest network that is built: 4 GB."""
+LARGEST = 10**6
+"""Numbers in a name, classes and channels above which nothing needs to be counted."""
+COUNTER = ".num_batches_tracked"
+"""BatchNorm's, which old versions of torch did not have."""
 STATISTICS = ("normalize.mean", "normalize.std")
 
 
@@ -80,6 +87,7 @@ class Architecture:
             raise BadModel(
                 f"{self.name} needs 2 classes and 1 channel at least, not {self.classes} and {self.channels}"
             )
+        _outline(self.name, self.classes, self.channels)
         lengths = {len(self.mean), len(self.std)}
         if lengths not in ({0}, {self.channels}) or not all(s > 0 for s in self.std):
             raise BadModel(f"mean {self.mean} and std {self.std} must have {self.channels} entries each, std above 0")
@@ -108,8 +116,32 @@ def check_name(name: str) -> None:
 
     Raises:
         UnknownName: none is called so.
+        BadModel: it has too many weights.
     """
-    _parsed(name)
+    _outline(name, 2, 1)
+
+
+@lru_cache(maxsize=16)
+def _outline(name: str, classes: int, channels: int) -> Mapping[str, Tensor]:
+    """What a network's weights are called and their shapes, as tensors without content; nothing is built.
+
+    Raises:
+        UnknownName: none is called so.
+        BadModel: it has too many weights.
+    """
+    family, numbers = _parsed(name)
+    too_many = f"more than {MOST:.0e} weights"
+    if max((*numbers, classes, channels)) <= LARGEST:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = family.make(classes, channels, Normalize((), ()), *numbers)
+        count = sum(weight.numel() for weight in network.parameters())
+        if count <= MOST:
+            return network.state_dict()
+        too_many = f"{count:.2g} weights"
+    raise BadModel(
+        f"{brief(name)} for {classes} classes and {channels} channels has {too_many}; "
+        f"at most {MOST:.0e} are built, name a smaller network"
+    )
 
 
 def build(architecture: Architecture, seed: int = 0) -> nn.Module:
@@ -130,19 +162,18 @@ def load_state(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Mo
     Raises:
         BadCheckpoint: names or shapes differ; the message says which.
     """
-    network = build(architecture)
-    wanted = network.state_dict()
+    wanted = _outline(architecture.name, architecture.classes, architecture.channels)
     _check_statistics(architecture, state)
     passed_over = (*STATISTICS, *_parsed(architecture.name)[0].unused)
     found = {name: tensor for name, tensor in state.items() if not name.startswith(passed_over)}
-    counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
-    found = {**counters, **found}
+    found = {**{name: counter for name, counter in wanted.items() if name.endswith(COUNTER)}, **found}
     if misfit := _misfit(wanted, found):
         raise BadCheckpoint(
             f"weights do not fit {architecture.name} with {architecture.classes} classes and "
             f"{architecture.channels} channels: they {misfit}; name the network and the data they were made for"
         )
-    network.load_state_dict(found)
+    network = build(architecture)  # not before: a file of a few bytes may name a network of any size
+    network.load_state_dict({name: tensor for name, tensor in found.items() if not tensor.is_meta}, strict=False)
     return network
 
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.errors import BadCheckpoint
+from bench.errors import BadCheckpoint, BadData
+from bench.unpacking import check_zip
 
 WRAPPERS = ("model", "state_dict", "net", "model_state_dict")
 DEPTH = 3
@@ -33,6 +34,8 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of odd files is said better below
             found = _tensors(path)
+    except BadData as problem:
+        raise BadCheckpoint(str(problem)) from None
     except Exception as problem:  # damaged bytes lead the unpickler to whatever error
         if any(sign in str(problem) for sign in SIGNS_OF_CODE):
             raise BadCheckpoint(
@@ -56,6 +59,7 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
 def _tensors(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
+    check_zip(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -61,7 +61,7 @@ class WideResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes[3])
         self.fc = nn.Linear(planes[3], classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # weights that are only counted
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.fc.bias)
 

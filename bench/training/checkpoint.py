@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from bench.errors import BadCheckpoint
+from bench.errors import BadCheckpoint, brief
 from bench.files import whole
 from bench.fingerprint import LENGTH, canonical, fingerprint
 from bench.models.architecture import Architecture, load_state
+from bench.training.record import check_head, check_training
 
 FORMAT = 1
 PARTS = ("model", "averaged", "momentum", "targets", "budget", "average", "tally")
@@ -130,13 +132,21 @@ def read(path: Path) -> Checkpoint:
         BadCheckpoint: no such file, not one of ours, newer than this version, or damaged.
     """
     if not path.is_file():
-        raise BadCheckpoint(f"no checkpoint at {path}; 'evenbench train METHOD --out {path}' would make one")
+        raise BadCheckpoint(
+            f"no checkpoint at {brief(str(path))}; 'evenbench train METHOD --out {brief(path.name)}' would make one"
+        )
     try:
+        path.open("rb").close()  # for the system's own words: safetensors has no others than "No such file"
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no dict
-    except (SafetensorError, OSError) as problem:
-        raise BadCheckpoint(f"{path} is no readable safetensors file ({problem}); it may be truncated") from None
+    except OSError as problem:
+        raise BadCheckpoint(f"{path} cannot be read ({problem.strerror}); mend its permissions") from None
+    except SafetensorError as problem:
+        raise BadCheckpoint(
+            f"{path} is no readable safetensors file ({brief(str(problem))}); wanted a checkpoint that 'evenbench "
+            "train' wrote, and whole: if it was copied it may be truncated, copy it again"
+        ) from None
     if "evenbench" not in metadata:
         raise BadCheckpoint(
             f"{path} holds tensors but no evenbench record; name its network with --model to evaluate foreign weights"
@@ -147,9 +157,10 @@ def read(path: Path) -> Checkpoint:
             raise BadCheckpoint(f"{path} has format {record['format']}, this version reads {FORMAT}; upgrade evenbench")
         digest = record.pop("digest")
         intact = weights_id(flat, record) == digest
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as problem:
         raise BadCheckpoint(
-            f"{path} has an evenbench record that cannot be read ({problem!r}); it is damaged"
+            f"{path} has an evenbench record that cannot be read ({brief(repr(problem))}); it is damaged, restore or "
+            "retrain it"
         ) from None
     if not intact:
         raise BadCheckpoint(
@@ -159,7 +170,11 @@ def read(path: Path) -> Checkpoint:
     tensors: dict[str, Tensors] = {part: {} for part in PARTS}
     for name, tensor in flat.items():
         part, _, rest = name.partition("/")
-        tensors[part][rest] = tensor
+        tensors.setdefault(part, {})[rest] = tensor
+    with _said_of(path):
+        check_head(record, [part for part, held in tensors.items() if held])
+        if strange := tensors.keys() - set(PARTS):
+            raise ValueError(f"it has tensors called {brief(repr(min(strange)))}")
     stored = record["architecture"]
     return Checkpoint(
         Architecture(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])}),
@@ -171,3 +186,26 @@ def read(path: Path) -> Checkpoint:
         record["step"],
         record["versions"],
     )
+
+
+def read_trained(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint, and what it says of its training.
+
+    Raises:
+        BadCheckpoint: as `read`, or its record is no training's.
+    """
+    checkpoint = read(path)
+    with _said_of(path):
+        check_training(checkpoint.run, checkpoint.history, checkpoint.architecture.classes)
+    return checkpoint
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """What is wrong with a record, as an error about its file."""
+    try:
+        yield
+    except ValueError as problem:
+        raise BadCheckpoint(
+            f"{path} has an evenbench record that no training wrote: {problem}; restore or retrain it"
+        ) from None

@@ -18,7 +18,7 @@ import torch
 
 from bench.errors import BadCheckpoint, BadRecipe, Diverged
 from bench.files import alone
-from bench.training.checkpoint import Checkpoint, read, write
+from bench.training.checkpoint import Checkpoint, read, read_trained, write
 from bench.training.loop import train
 from bench.training.run import Run
 from bench.training.schedule import Schedule
@@ -49,7 +49,7 @@ def finished(run: Run, path: Path) -> Checkpoint | None:
         BadCheckpoint: the file holds another run, or is damaged.
     """
     kept = of_run(run, path)
-    complete = kept is not None and max(row["epoch"] for row in kept.history) == run.plan.schedule.epochs
+    complete = kept is not None and max((row["epoch"] for row in kept.history), default=0) == run.plan.schedule.epochs
     return kept if complete else None
 
 
@@ -76,7 +76,7 @@ def of_run(run: Run, path: Path) -> Checkpoint | None:
     """
     if not path.exists():
         return None
-    checkpoint = read(path)
+    checkpoint = read_trained(path)
     if other := differences(checkpoint.run, run.identity):
         raise BadCheckpoint(f"{path} holds another run (it differs in {other}); choose another --out or delete it")
     return checkpoint

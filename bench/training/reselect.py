@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadCheckpoint
-from bench.training.checkpoint import Checkpoint, read, write
+from bench.training.checkpoint import Checkpoint, read, read_trained, write
 from bench.training.fit import epoch_of, last_of
 from bench.training.selection import best_epoch, held_out
 
@@ -29,7 +29,7 @@ def reselect(kept: Checkpoint, path: Path, rule: str) -> Checkpoint:
             f"{path} knows epochs up to {reached} of {epochs}; run its training again to go on to the end, then select"
         )
     epoch = best_epoch(kept.history, rule)
-    beside = (read(file) for file in (epoch_of(path, epoch), last_of(path)) if file.exists())
+    beside = (read_trained(file) for file in (epoch_of(path, epoch), last_of(path)) if file.exists())
     for found in chain([kept], beside):
         if (found.run, found.epoch, found.step) == (kept.run, epoch, 0):
             return replace(found.judged_only(), run=selected_by(rule, kept.run), history=kept.history)

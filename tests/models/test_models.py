@@ -173,6 +173,23 @@ def test_a_near_miss() -> None:
         check_name("resnet18")
 
 
+@pytest.mark.parametrize("name", ["wrn-34-1000000", "convnet-100000", "wrn-994-900", "convnet-99999999999999999999"])
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(name: str) -> None:
+    with pytest.raises(BadModel, match=f"^{name} for .* weights; at most 1e\\+09 are built, name a smaller network$"):
+        check_name(name)
+    with pytest.raises(BadModel, match="name a smaller network"):
+        Architecture("resnet-18", 10**9, 3)
+
+
+def test_what_does_not_fit_is_told_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def built(*given: object) -> None:
+        raise AssertionError("built")
+
+    monkeypatch.setattr("bench.models.architecture.build", built)
+    with pytest.raises(BadCheckpoint, match="weights do not fit wrn-34-20"):
+        load_state(Architecture("wrn-34-20", 10, 3), {"conv1.weight": torch.ones(1)})
+
+
 def test_names() -> None:
     for name in model_names():
         check_name(name.replace("-D-W", "-16-2").replace("-W", "-3"))
