@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say what came of the faults that were tried; see `tests/faults`."""
+    counts: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            counts.update(dict(getattr(report, "user_properties", ())).get("faults", {}))
+    if counts:
+        kinds = ("clear", "unclear", "traceback", "hang", "harmful")
+        said = ", ".join(f"{kind} {counts[kind]}" for kind in kinds)
+        terminalreporter.write_line(f"faults tried {counts.total()}: {said}")
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import typer
 from bench.cli import evaluation, reading, registries, study, training
 from bench.cli.console import Stopped
 from bench.cli.signals import asked_to_end, exit_code, say
-from bench.errors import BenchError, told, visible
+from bench.errors import BRIEF, BenchError, told, visible
 from bench.files import is_full
 
 app = typer.Typer(
@@ -90,5 +90,6 @@ def fault(problem: Exception | SystemExit) -> int:
 
 def complain(line: str) -> int:
     """Say on one line of standard error what is wrong; the exit code for wrong input."""
-    sys.stderr.write(f"evenbench: {visible(' '.join(line.split()))}\n")
+    words = (word if len(word) <= BRIEF else f"{word[:BRIEF]}..." for word in line.split())
+    sys.stderr.write(f"evenbench: {visible(' '.join(words))}\n")
     return 2

@@ -168,10 +168,10 @@ def loaded(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         held = torch.load(path, map_location="cpu", weights_only=True)
         named = held if isinstance(held, Mapping) else {"images": held}
         return {str(name): value.detach() for name, value in named.items() if isinstance(value, Tensor)}, {}
-    if path.suffix == ".npy":
-        return {"images": torch.from_numpy(np.load(path, allow_pickle=False))}, {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in file if file[name].dtype.kind in "biuf"}, {}
+    with path.open("rb") as opened:  # numpy leaves a file open that is damaged
+        held = np.load(opened, allow_pickle=False)
+        arrays = {"images": held} if path.suffix == ".npy" else {name: held[name] for name in held}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array.dtype.kind in "biuf"}, {}
 
 
 def kept(path: Path, arrays: Mapping[str, Tensor], record: Mapping[str, Any], images: Images) -> Tensor:
