@@ -34,17 +34,17 @@ def resumable() -> Iterator[None]:
 
 def stderr() -> Console:
     """The console for progress and remarks."""
-    from rich.console import Console
+    from bench.cli.terminal import Terminal
 
-    return Console(stderr=True, highlight=False, emoji=False)
+    return Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def stdout() -> Console:
     """The console for results; as wide as a table needs where nobody looks."""
-    from rich.console import Console
+    from bench.cli.terminal import Terminal
 
-    console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, width=160)
+    console = Terminal(highlight=False, emoji=False)
+    return console if console.is_terminal else Terminal(highlight=False, emoji=False, width=160)
 
 
 @dataclass

@@ -269,8 +269,10 @@ def sql(
 
     Example: evenbench sql "SELECT method, attack, accuracy, nsd FROM summary ORDER BY nsd"
     """
+    from bench.report.formats import escaped, lines
+
     frame = store_at(db).shown(query)
     if as_json:
-        sys.stdout.write((frame.to_json(orient="records", indent=2, force_ascii=False) or "") + "\n")
+        sys.stdout.write(escaped(frame.to_json(orient="records", indent=2, force_ascii=False) or "") + "\n")
     else:
-        sys.stdout.write(frame.to_string(index=False) + "\n")
+        sys.stdout.write(lines(frame.to_string(index=False)) + "\n")

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import visible
 from bench.report.tables import Table
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _SIGNS = re.compile(r"[\\|*`]|(?<=\])\(|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """What Markdown would take as a sign: no brackets but those of a link, no underscore but at the edge of a word."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula."""
 _FOLD = re.compile(r"(?<=\w)(-)|(?<=\w) ")
 """Where a heading is broken in the terminal if it is wider than the figures below."""
 
@@ -29,8 +32,8 @@ def framed(table: Table) -> Grid:
 
     # Names are wrapped in Text: as plain strings their brackets would be read as markup.
     grid = Grid(
-        title=Text(table.title, style="bold"),
-        caption=Text(table.note, style="dim"),
+        title=Text(visible(table.title), style="bold"),
+        caption=Text(visible(table.note), style="dim"),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
@@ -38,17 +41,20 @@ def framed(table: Table) -> Grid:
         pad_edge=False,
     )
     for at, heading in enumerate(table.headings):
-        wide = heading.numeric and len(heading.title) > max((len(row[at]) for row in table.texts), default=0)
+        title = visible(heading.title)
+        wide = heading.numeric and len(title) > max((len(row[at]) for row in table.texts), default=0)
         # Figures are never cut; where the width is short, names are folded.
         grid.add_column(
-            Text(_FOLD.sub(r"\1\n", heading.title) if wide else heading.title),
+            Text(_FOLD.sub(r"\1\n", title) if wide else title),
             justify="right" if heading.numeric else "left",
             no_wrap=heading.numeric,
             overflow="fold",
             min_width=None if heading.numeric else 10,
         )
     for number, row in enumerate(table.texts):
-        grid.add_row(*(Text(text, style="bold" if table.is_best(number, at) else "") for at, text in enumerate(row)))
+        grid.add_row(
+            *(Text(visible(text), style="bold" if table.is_best(number, at) else "") for at, text in enumerate(row))
+        )
     return grid
 
 
@@ -57,11 +63,13 @@ def bare(table: Table) -> Grid:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    grid = Grid(title=Text(table.title) if table.title else None, title_justify="left", box=None, padding=(0, 1))
+    grid = Grid(
+        title=Text(visible(table.title)) if table.title else None, title_justify="left", box=None, padding=(0, 1)
+    )
     for heading in table.headings:
-        grid.add_column(Text(heading.title), justify="right" if heading.numeric else "left")
+        grid.add_column(Text(visible(heading.title)), justify="right" if heading.numeric else "left")
     for row in table.texts:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(visible(text)) for text in row))
     return grid
 
 
@@ -85,16 +93,19 @@ def markdown(table: Table) -> str:
 
 def inline(text: str) -> str:
     """Text that Markdown shows as it is, in a cell or a heading, and that stays readable unrendered."""
-    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    flat = visible(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     return _SIGNS.sub(r"\\\g<0>", flat)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    r"""CSV with a line of column names and `\n` line ends; None is an empty field."""
+    r"""CSV with a line of column names and `\n` line ends; None is an empty field.
+
+    A text that a spreadsheet would take for a formula has a `'` before it, as spreadsheets write it themselves.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_cell(fact) if isinstance(fact, str) else fact for fact in row] for row in rows)
     return out.getvalue()
 
 
@@ -104,7 +115,21 @@ def json_text(facts: Any) -> str:
     Raises:
         ValueError: a number is none, which JSON cannot say.
     """
-    return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return escaped(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def escaped(text: str) -> str:
+    """JSON that says the same without signs that a terminal obeys or does not show."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+
+
+def lines(text: str) -> str:
+    """Lines of text as a terminal may have them: what it would obey is escaped, but for the ends of lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _cell(text: str) -> str:
+    return "'" + visible(text) if text.startswith(_FORMULA) else visible(text)
 
 
 def _width(text: str) -> int:

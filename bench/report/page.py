@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
+from bench.errors import visible
 from bench.report.boards import Board, arenas
 from bench.report.boards.columns import EXPLAINED
 from bench.report.boards.layout import board_table, class_table, overview_table
@@ -72,7 +73,9 @@ def page(boards: Sequence[Board], figures: Sequence[str] = ()) -> str:
 
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     environment.globals.update(colour=colour)
     source = (resources.files("bench.report") / "leaderboard.html.j2").read_text(encoding="utf-8")
     return (
@@ -110,6 +113,11 @@ def colour(accuracy: float, ends: tuple[float, float]) -> str:
     )
     ink = "#000" if wants_black(red / 255, green / 255, blue / 255) else "#fff"
     return f"background:#{red:02x}{green:02x}{blue:02x};color:{ink}"
+
+
+def _shown(value: object) -> object:
+    """What the page writes for a value: a name's control signs and marks of direction are shown, not obeyed."""
+    return visible(value) if type(value) is str else value  # what is markup already stays
 
 
 def _chapters(boards: Sequence[Board]) -> list[Chapter]:

@@ -68,7 +68,7 @@ def test_ctrl_c_anywhere_is_130(monkeypatch, capsys):
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.store.database.Store.query", pressed)
+    monkeypatch.setattr("bench.store.database.Store.shown", pressed)
     assert run(["sql", "SELECT 1"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

@@ -240,3 +240,38 @@ def test_an_import_of_nothing_makes_no_database(capsys, tmp_path):
     assert run(["import", str(tmp_path), "--db", str(tmp_path / "new.duckdb")]) == 2
     assert "holds no manifest.json" in capsys.readouterr().err
     assert not (tmp_path / "new.duckdb").exists()
+
+
+EVIL = "\x1b]0;owned\x07<script>alert(1)</script>![i](http://evil/i.png)\u202e|"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["leaderboard"],
+        *(["leaderboard", "--format", form] for form in ("md", "csv", "json", "html")),
+        ["compare", "id-good", "id-bad"],
+        *(["compare", "id-good", "id-bad", "--format", form] for form in ("md", "csv", "json")),
+        ["check", "id-bad", "--against", "id-good"],
+        ["soundness", "id-good"],
+        ["sql", "SELECT method, class_names FROM checkpoints, datasets"],
+        ["sql", "SELECT method FROM checkpoints", "--json"],
+        ["compare", "nothing", "id-bad"],
+    ],
+)
+def test_a_name_from_an_import_is_shown_and_never_obeyed(db, capsys, command):
+    store = Store(Path(db))
+    with store._writing() as connection:
+        connection.execute("UPDATE checkpoints SET method = method || ?", [EVIL])
+        connection.execute("UPDATE datasets SET class_names = ['=1+1', ?, 'cat', 'dog'], name = ?", [EVIL, EVIL])
+        connection.execute("UPDATE attacks SET name = ? WHERE name = 'fgsm'", [EVIL])
+    store.add_verdicts("id-good", "d", "none", "0", [Verdict(EVIL, 0.1, 0.2, "pass", 3, EVIL)])
+    run([*command, "--db", db])
+    out, err = capsys.readouterr()
+    assert all(sign.isprintable() or sign == "\n" for sign in out + err)
+    if "md" in command or "html" in command:
+        assert "<script>alert" not in out
+        assert "](http://evil" not in out if "md" in command else '<img src="http' not in out
+    if "csv" in command:
+        cells = [cell for row in csv.reader(io.StringIO(out)) for cell in row]
+        assert not any(cell.startswith("=") for cell in cells)

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.errors import BadStore, BenchError, UnknownName
+from bench.errors import BadStore, BenchError, UnknownName, visible
 from bench.report.boards import Scope, arenas, tell_apart
 from bench.report.boards.columns import EXPLAINED, IN_CSV, IN_JSON, IN_TABLES, columns_of
 from bench.report.boards.layout import board_table, class_table, overview_table
@@ -514,7 +514,7 @@ def test_text_formats_hold_whatever_a_name_holds(hostile: list[Board]) -> None:
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) in {4 + 1, 8 + 1, board + 1}  # classes, overview, board
     rows = list(csv.DictReader(io.StringIO(render(hostile, "csv"))))
-    assert {row["method"] for row in rows} == {HOSTILE, "=1+1", "{{ 7 * 7 }}"}
+    assert {row["method"] for row in rows} == {visible(HOSTILE), "'=1+1", "{{ 7 * 7 }}"}
     assert json.loads(render(hostile, "json"))[0]["class_names"][2] == "名前"
     screen(hostile, 100)
 
