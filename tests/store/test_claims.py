@@ -188,3 +188,10 @@ def test_an_evaluation_planned_otherwise_here(folder: Path, tmp_path: Path) -> N
     here.begin("b", "d1", attack("clean").attack_id, N - 1)
     refused(here, folder, "another number of samples")
     assert here.rows("SELECT count(*) FROM complete_evaluations") == [(1,)]
+
+
+def test_outcomes_that_agree_with_themselves_are_believed(folder: Path, tmp_path: Path) -> None:
+    forge(folder, "outcomes", "UPDATE facts SET predicted = label, correct = true, broken_by = 0")
+    target = empty(tmp_path / "target.duckdb")
+    target.merge(folder)
+    assert target.rows("SELECT min(accuracy) FROM summary") == [(1.0,)]
