@@ -3,6 +3,7 @@
     with whole(path) as beside:                 a file
     with whole_folder(path) as beside:          a folder
     with whole_unless_there(path) as beside:    a file, unless another process was faster
+    sweep(path)                                 removes what kills left there
     with alone(path, wait):                     no other process does so with this path
     check_writable(path)                        refused now, not after the work whose result it is to hold
 
@@ -13,7 +14,6 @@ then. Where the block fails, what it wrote is removed. What a kill left is remov
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import os
 import re
@@ -38,6 +38,12 @@ LONGEST = 200
 """Bytes of a file's name: what is written beside it is called longer, and file systems take 255."""
 ROOM = 50
 """Bytes of that which are left for endings: `-s0-0123abcd.last.safetensors`."""
+LOG = ".wal"
+"""What DuckDB adds to the name of a database that it is writing."""
+DAY = 86400.0
+"""Seconds after which a file that nobody finished is one that nobody will."""
+_LEFT = re.compile(r"(?P<name>.+)\.(?P<process>[0-9]{1,20})\.[0-9]+\.(?P<what>partial|partial\.wal|older)", re.DOTALL)
+"""How this module calls what it writes beside `name`, and what it has moved aside."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SAID_OF_FULL = ("No space left", "quota exceeded", "File too large", "not enough space")
 """In messages of libraries that give no number: safetensors, DuckDB."""
@@ -216,6 +222,27 @@ def beside(path: Path) -> Path:
     return place.with_name(f"{place.name}.{os.getpid()}.{get_ident()}.partial")
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed processes left in the folder of `path`: of `path` at once, of others once it is a day old.
+
+    A folder that was moved aside, and whose successor did not come, is moved back. What another machine writes into
+    the same folder is told from that by its age alone, as the numbers of its processes say nothing here.
+    """
+    place = path.resolve()
+    with suppress(OSError):
+        for left in list(place.parent.iterdir()):
+            found = _LEFT.fullmatch(left.name)
+            if not found or _alive(int(found["process"])):
+                continue
+            if found["name"] != place.name and time.time() - left.lstat().st_mtime < DAY:
+                continue
+            former = left.with_name(found["name"])
+            if found["what"] == "older" and not former.exists():
+                left.rename(former)
+            else:
+                _remove(left)
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A path of this thread alone in the folder of `path`, which is made; whatever is there is removed in the end.
@@ -226,13 +253,11 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         with _one_line(path, written):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in place.parent.glob(f"{glob.escape(place.name)}.*.partial"):
-                process = left.name.removeprefix(f"{place.name}.").partition(".")[0]
-                if process.isdigit() and not _alive(int(process)):
-                    _remove(left)
+            sweep(place)
             yield written
     finally:
         _remove(written)
+        _remove(written.with_name(f"{written.name}{LOG}"))
 
 
 @contextmanager

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BadPlace, BadRecipe, DiskFull
-from bench.files import alone, check_writable, is_full, name_for, whole, whole_folder, whole_unless_there, write_text
+from bench.files import (
+    alone,
+    check_writable,
+    is_full,
+    name_for,
+    sweep,
+    whole,
+    whole_folder,
+    whole_unless_there,
+    write_text,
+)
 
 NOBODY = 4194305
 """More than any process's number may be on Linux."""
@@ -125,6 +135,10 @@ def test_what_a_kill_left_is_removed_and_what_another_writes_is_not(tmp_path, wr
     (tmp_path / f"x.{NOBODY}.7.partial").write_text("half a file")
     (tmp_path / f"x.{NOBODY}.8.partial").mkdir()
     (tmp_path / f"x.{NOBODY}.8.partial" / "half").touch()
+    (tmp_path / f"x.{NOBODY}.7.partial.wal").touch()
+    yesterday = time.time() - 90_000
+    (tmp_path / f"y.{NOBODY}.7.partial").touch()
+    os.utime(tmp_path / f"y.{NOBODY}.7.partial", (yesterday, yesterday))
     others = {f"x.{os.getppid()}.7.partial", f"xx.{NOBODY}.7.partial", "x.mine.partial", f"x.{10**30}.partial"}
     for name in others:
         (tmp_path / name).touch()
@@ -260,3 +274,23 @@ def test_a_name_is_made_of_anything_and_stays_apart_from_others():
     one, other = (name_for("é" * 200 + end) for end in "ab")
     assert one != other
     assert max(len(one.encode()), len(other.encode())) <= 150
+
+
+def test_a_folder_that_a_kill_left_moved_aside_comes_back(tmp_path):
+    aside = tmp_path / f"x.{NOBODY}.7.older"
+    aside.mkdir()
+    (aside / "inside.txt").write_text("before")
+    sweep(tmp_path / "x")
+    assert (tmp_path / "x" / "inside.txt").read_text() == "before"
+    assert names(tmp_path) == ["x"]
+    aside.mkdir()  # whose successor is there
+    sweep(tmp_path / "x")
+    assert names(tmp_path) == ["x"]
+
+
+def test_the_log_of_a_database_that_was_not_finished_goes_with_it(tmp_path):
+    with pytest.raises(ValueError, match="fails"), whole_unless_there(tmp_path / "x") as beside:  # noqa: PT012
+        beside.touch()
+        beside.with_name(f"{beside.name}.wal").touch()
+        raise ValueError("it fails")
+    assert names(tmp_path) == []

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from bench.duck import confine, connect
 from bench.errors import BadStore, StoreBusy
-from bench.files import beside
+from bench.files import beside, sweep
 from bench.outcomes import Outcomes
 from bench.store import bundle, plain
 from bench.store.bounds import refuse_all_but_reading
@@ -76,7 +76,9 @@ class Store:
     def create(self) -> None:
         """Make the file, its folder and its tables where absent; migrate a database of an older schema."""
         with _GATE, explained(self.path):
-            if not self.path.exists():
+            if self.path.exists():
+                sweep(self.path)
+            else:
                 make(self.path)
         with self._writing():
             pass  # opening checks, migrates, and finds out now whether the file can be written

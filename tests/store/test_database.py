@@ -769,3 +769,14 @@ def test_a_store_is_a_value(store: Store) -> None:
 
     plain = Store(store.path)
     assert pickle.loads(pickle.dumps(plain)) == plain
+
+
+def test_what_a_killed_import_left_goes_with_the_next(tmp_path: Path) -> None:
+    store = Store(tmp_path / "bench.duckdb")
+    store.create()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f"bench.duckdb.{ended.pid}.1.partial.wal"
+    left.touch()
+    store.create()
+    assert not left.exists()
