@@ -110,7 +110,10 @@ class Ahead:
     def ended(self, flight: Flight) -> None:
         """Take note of a unit that is done; of a chunk, after the forecast has learned of it."""
         if not flight.waits:
-            self.pace.learn(self.task(flight), flight.seconds)
+            whole = self.task(flight), flight.seconds
+            # Of a training only what was watched: an earlier run may have done the rest of it.
+            watched = isinstance(flight.unit, Training) and flight.measured[0] > SURE
+            self.pace.learn(*(self._so_far(flight) if watched else whole))
         self.spent += flight.seconds
 
     def task(self, flight: Flight) -> Task:

@@ -79,6 +79,10 @@ def test_a_training_that_goes_on_is_no_faster_for_what_was_done_before(cell, clo
     clock[0] += 10
     flight.hear(0.6)
     assert now.left(remains(flying=(flight,)), 1) == pytest.approx(40)
+    clock[0] += 40
+    flight.hear(1.0)
+    now.ended(flight)
+    assert now.left(apart(ahead.training(cell.lesson)), 1) == pytest.approx(100)
 
 
 def test_what_comes_after_a_training_waits_for_it(cell, clock):
