@@ -160,10 +160,14 @@ def check_writable(path: Path) -> Path:
 
 def name_for(text: str) -> str:
     """A file's name that says what `text` says, in characters that are safe everywhere; cut where it is too long."""
-    name = re.sub(r"[^\w.+=-]+", "-", text)
+    return cut_name(re.sub(r"[^\w.+=-]+", "-", text))
+
+
+def cut_name(name: str) -> str:
+    """A name that leaves room for an ending; a hash says what is cut off."""
     if len(name.encode()) <= LONGEST - ROOM:
         return name
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     return f"{name.encode()[: LONGEST - ROOM - 13].decode(errors='ignore')}-{digest}"
 
 

@@ -13,6 +13,7 @@ from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Dataset, Db, Device,
 from bench.cli.reading import store_at
 from bench.cli.signals import GRACE, stoppable
 from bench.cli.summaries import summarised, tell_evaluations
+from bench.files import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,6 +98,8 @@ def evaluate(
     asked = Asked(names, norm, eps, seed, precision, batch_size, eot, votes)
     asked.check()
     check_timeout(timeout)
+    if keep_adversarials is not None:
+        check_writable(keep_adversarials / "checkpoint" / "attack")
     source = Source(dataset, split, n=n, seed=n_seed)
     images = source.images().check_complete()
     store, where = store_at(db, PATIENCE), device_of(device)

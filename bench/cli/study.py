@@ -90,6 +90,7 @@ def perform(
     study = replace(study, device=device_of(study.device))
     place, store = out or Path("results") / study.name, store_at(db, PATIENCE)
     if not dry_run:
+        check_writable(place / "checkpoints" / "x")
         for board in ("leaderboard.md", "leaderboard.html"):
             place_for(place / board, BOARDS, force=force)
     with resumable():

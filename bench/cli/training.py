@@ -14,6 +14,7 @@ from bench.cli.options import AsJson, Dataset, Device, device_of
 from bench.cli.reading import show
 from bench.cli.signals import stoppable
 from bench.errors import BadRecipe
+from bench.files import check_writable, cut_name
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +51,7 @@ def train(
     Example: evenbench train pgd-at --dataset digits --model convnet-6 --out at.safetensors
     """
     from bench.budget import parse_eps
+    from bench.data.load import check_test_split
     from bench.data.source import Source
     from bench.evaluation.network import teacher_of
     from bench.models.architecture import check_name
@@ -58,6 +60,8 @@ def train(
     from bench.training.run import prepare
 
     check_name(model)
+    if out is not None:
+        check_writable(out)
     lineage(method)  # wrong names are refused before the data are loaded
     settings: dict[str, Any] = {}
     radius = None if eps is None else str(parse_eps(eps))
@@ -71,15 +75,16 @@ def train(
         settings[address.strip()] = value.strip()
     images = Source(dataset, "train", n=n).images()
     images.check_complete()
+    check_test_split(images, dataset)
     plan = compose(method, dataset=images.name, preset=preset, settings=settings)
     parents = {}
     for item in teacher or []:
         role, equals, file = item.rpartition("=")
         parents[role if equals else (plan.teachers or ("teacher",))[0]] = teacher_of(file, images)
     prepared = prepare(plan, images, model, seed, parents)
-    path = (
-        out or Path("results/checkpoints") / f"{method}-{images.name}-{model}-s{seed}-{prepared.run_id[:8]}.safetensors"
-    )
+    stem = cut_name(f"{method}-{images.name}-{model}")
+    path = out or Path("results/checkpoints") / f"{stem}-s{seed}-{prepared.run_id[:8]}.safetensors"
+    check_writable(path)
     with progress() as shown, stoppable() as stop:
         steps = Steps()
 
@@ -113,6 +118,8 @@ def select(
     from bench.training.checkpoint import read_trained
     from bench.training.reselect import figures, reselect, write_new
 
+    if out is not None:
+        check_writable(out)
     before = read_trained(ckpt)
     chosen = reselect(before, ckpt, rule)
     rules = dict.fromkeys((rule, before.run["schedule"]["selection"]))

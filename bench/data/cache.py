@@ -37,12 +37,17 @@ def default_cache() -> Path:
     return Path(os.environ.get("EVENBENCH_CACHE") or "~/.cache/evenbench").expanduser()
 
 
-def key_of(files: Iterable[Path], *about: str | None) -> str:
+def hash_of(path: Path) -> bytes:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def key_of(hashes: Iterable[bytes], *about: str | None) -> str:
     """Hash of the contents of files, in order, and of how they are read; their names do not matter."""
     digest = hashlib.sha256(canonical([FORMAT, *about]).encode())
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for content in hashes:
+        digest.update(content)
     return digest.hexdigest()[: 2 * LENGTH]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from bench.errors import BadData
+from bench.errors import BadData, brief
 
 BLOCK = 256
 """Images that a thread decodes at a time."""
@@ -66,16 +66,20 @@ def picture(encoded: bytes | Path, called: Callable[[], str]) -> npt.NDArray[np.
     Raises:
         BadData: it cannot be read, or has more than 8 bits a channel.
     """
+    if isinstance(encoded, Path) and encoded.exists() and not encoded.is_file():  # a pipe may never end
+        raise BadData(f"{called()} is no file; take it out of the folder, or name it otherwise")
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
             mode = image.mode
             pixels: npt.NDArray[Any] = np.asarray(_plain(image)) if not mode.startswith(DEEP) else np.empty(0)
+    except PermissionError as problem:
+        raise BadData(f"{called()} cannot be read ({problem.strerror}); mend its permissions") from None
     except UnidentifiedImageError:
         raise BadData(
             f"{called()} is no image in a format that Pillow reads; take it out or encode it as PNG"
         ) from None
     except Exception as problem:  # decoders raise whatever damaged bytes lead them to
-        what = " ".join(str(problem).split()) or type(problem).__name__
+        what = brief(str(problem)) or type(problem).__name__
         raise BadData(f"{called()} cannot be decoded ({what}); it may be truncated, fetch it again") from None
     if mode.startswith(DEEP):
         raise BadData(f"{called()} has more than 8 bits a channel (Pillow mode {mode}); convert it to 8 bits first")

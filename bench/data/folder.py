@@ -31,6 +31,7 @@ def load_folder(folder: Path, split: str) -> Images:
         raise UnknownName.among(f"split of {name}", split, roots)
     classes = sorted({inner.name for root in roots.values() or [folder] for inner in folders_in(root)})
     root = roots.get(split_name(split), folder)
+    _refuse_twice(root, classes)
     if not classes:
         raise BadData(f"{root} holds neither Parquet files nor folders of classes; put each class's images in one")
     files, labels = [], []
@@ -42,6 +43,21 @@ def load_folder(folder: Path, split: str) -> Images:
         raise BadData(f"{root} holds no images in its {len(classes)} folders; wanted files such as {classes[0]}/1.png")
     pixels = decode(files, lambda i: str(files[i]))
     return images_from_arrays(name, split_name(split), pixels, np.array(labels), classes)
+
+
+def _refuse_twice(root: Path, classes: list[str]) -> None:
+    """Refuse folders by whose links the same images would be in two classes.
+
+    Raises:
+        BadData: a class is a link to a folder above it, or to that of another class.
+    """
+    places: dict[Path, str] = {}
+    for one in classes:
+        place = (root / one).resolve()
+        if root.resolve().is_relative_to(place):
+            raise BadData(f"{root / one} links to {place}, which holds it; put the images of the class into a folder")
+        if place.exists() and (same := places.setdefault(place, one)) != one:
+            raise BadData(f"{root / one} and {root / same} are one folder; each class needs its own images")
 
 
 def split_folders(folder: Path) -> Mapping[str, Path]:

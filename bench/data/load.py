@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.data.cards import CARDS
 from bench.data.hub import PREFIX, load_hub
 from bench.data.images import Images
-from bench.errors import BadData, BadOption, UnknownName
+from bench.errors import BadData, BadOption, BenchError, UnknownName, brief
 
 
 def dataset_names() -> dict[str, str]:
@@ -59,7 +59,14 @@ def load(
 
 
 def _load_path(source: str, split: str, cache: Path | None) -> Images:
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RuntimeError) as problem:  # too long, a NUL character, nobody's home
+        said = getattr(problem, "strerror", None) or str(problem)
+        raise BadData(f"no data at {brief(repr(source))} ({brief(said)}); give a path that the system knows") from None
     if source and path.is_dir():
         from bench.data.folder import load_folder
         from bench.data.parquet import load_shards, shards_in
@@ -76,6 +83,38 @@ def _load_path(source: str, split: str, cache: Path | None) -> Images:
         raise UnknownName.among("data set", source, dataset_names(), "'evenbench list datasets'")
     on_hub = f"; did you mean 'hub:{source}'?" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ";"
     raise BadData(
-        f"no data at {source!r}{on_hub} wanted a name ('evenbench list datasets'), a folder of Parquet shards or of "
-        "class folders, a Parquet file or glob, or hub:owner/name"
+        f"no data at {brief(repr(source))}{on_hub} wanted a name ('evenbench list datasets'), a folder "
+        "of Parquet shards or of class folders, a Parquet file or glob, or hub:owner/name"
+    )
+
+
+def check_test_split(train: Images, source: str) -> None:
+    """Refuse to train on local data whose test split has other classes; data without one, or on the Hub, pass.
+
+    Raises:
+        BadData: it has.
+    """
+    if source in dataset_names() or source.startswith(PREFIX):
+        return
+    try:
+        test = load(source, "test")
+    except BenchError:  # to be told by who evaluates on it
+        return
+    check_same_classes(train, test)
+
+
+def check_same_classes(train: Images, test: Images) -> None:
+    """Refuse splits with different classes: no network trained on the one could be judged on the other.
+
+    Raises:
+        BadData: they differ; says in which class.
+    """
+    if train.class_names == test.class_names:
+        return
+    alone = [name for name in (*train.class_names, *test.class_names) if name not in train.class_names]
+    alone += [name for name in train.class_names if name not in test.class_names]
+    differ = f"only one of them has {brief(repr(alone[0]))}" if alone else "they are in another order"
+    raise BadData(
+        f"{train.name}/{train.split} has {train.classes} classes and {test.name}/{test.split} has {test.classes}, and "
+        f"{differ}; give both splits the same classes, in one order"
     )

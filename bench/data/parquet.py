@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
-from bench.data.cache import Decoded, key_of, remembered
+from bench.data.cache import Decoded, hash_of, key_of, remembered
 from bench.data.decode import decode
 from bench.data.images import MOST_CLASSES, Images, images_from_arrays
 from bench.data.splits import SPELLINGS, by_split, chosen, one_configuration, split_name
 from bench.duck import connect
-from bench.errors import BadData
+from bench.errors import BadData, brief
 from bench.unpacking import check_size
 
 IMAGE_NAMES = ("image", "img")
@@ -66,10 +66,20 @@ def load_parquet(
     Raises:
         BadData: a file is damaged, empty, of another layout, or holds what is no image or no label.
     """
+    for file in files:
+        if file.exists() and not file.is_file():  # reading a pipe or a device may never end
+            raise BadData(f"{file} is no file; wanted a Parquet file, take it out of the folder or name another")
     try:
-        key = key_of(files, image, label)
+        hashes = [hash_of(file) for file in files]
     except OSError as problem:
-        raise BadData(f"{name}/{split} cannot be read ({problem.strerror}: {problem.filename})") from None
+        raise BadData(
+            f"{name}/{split} cannot be read ({problem.strerror}: {problem.filename}); mend its permissions or fetch it"
+        ) from None
+    first: dict[bytes, Path] = {}
+    for file, content in zip(files, hashes, strict=True):
+        if (same := first.setdefault(content, file)) != file:
+            raise BadData(f"{file} holds the same as {same}, so its images would count twice; take one of them out")
+    key = key_of(hashes, image, label)
     decoded = remembered(key, cache, lambda: read(files, image, label))
     return images_from_arrays(name, split, decoded.pixels, decoded.labels, decoded.class_names)
 
@@ -151,7 +161,7 @@ def read(files: Sequence[Path], image: str | None = None, label: str | None = No
                 raise
             except Exception as problem:  # damaged bytes lead DuckDB to errors of Python's too
                 what = str(problem).splitlines()[0].replace(f" '{escape(str(path))}'", "").replace(f" '{path}'", "")
-                raise BadData(f"{path} is no Parquet file that can be read ({what}); fetch it again") from None
+                raise BadData(f"{path} is no Parquet file that can be read ({brief(what)}); fetch it again") from None
             if path != files[0] and own != names:
                 raise BadData(f"{path} has other class names than {files[0]}; they are not of one data set")
             names = own

@@ -62,15 +62,30 @@ def chosen(paths: Iterable[P], split: str, where: str) -> list[P]:
 
 
 def all_shards(paths: Sequence[P], where: str) -> list[P]:
-    """The same files, if none of their shards 'i-of-n' is missing.
+    """The same files, if none of their shards 'i-of-n' is missing or there twice.
 
     Raises:
-        BadData: one is; half a data set would pass for a whole one.
+        BadData: one is; half a data set would pass for a whole one, or images would count twice.
     """
     indices: dict[tuple[str, int], set[int]] = {}
     for path in paths:
         if shard := SHARD.match(path.name):
-            indices.setdefault((shard["stem"], int(shard["count"])), set()).add(int(shard["index"]))
+            present = indices.setdefault((shard["stem"], int(shard["count"])), set())
+            if int(shard["index"]) in present:
+                raise BadData(
+                    f"{where} holds shard {shard['index']} of the {shard['count']} of {shard['stem']!r} twice; take one "
+                    f"out, such as {path.name}"
+                )
+            present.add(int(shard["index"]))
+    for stem in {stem for stem, _ in indices}:
+        counts = sorted(count for other, count in indices if other == stem)
+        whole = [path.name for path in paths if path.stem == stem]
+        if len(counts) > 1 or whole:
+            both = whole or [f"'{stem}' in {counts[1]} shards"]
+            raise BadData(
+                f"{where} holds '{stem}' in {counts[0]} shards and {both[0]}, so its images would count twice; take "
+                "one generation out"
+            )
     for (stem, count), present in sorted(indices.items()):
         if missing := sorted(set(range(count)) - present):
             raise BadData(f"{where} lacks shard {missing[0]:05d} of the {count} of {stem!r}; fetch it")

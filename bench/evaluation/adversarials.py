@@ -9,7 +9,6 @@ writes the same file again. `bench.evaluation.evidence` reads them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from bench.attacks.trial import Trial
 from bench.budget import show_eps
 from bench.data.images import Images
 from bench.errors import BadData
-from bench.files import whole
+from bench.files import name_for, whole
 from bench.fingerprint import canonical
 
 FORMAT = 1
@@ -89,5 +88,4 @@ class Keeper:
 
     def place(self, trial: Trial) -> Path:
         """The folder of an attack's files."""
-        name = re.sub(r"[^\w.+=-]+", "-", trial.name).strip("-")
-        return self.folder / self.checkpoint_id / f"{name}-{trial.attack_id}"
+        return self.folder / self.checkpoint_id / f"{name_for(trial.name).strip('-')}-{trial.attack_id}"

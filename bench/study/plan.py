@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from bench.attacks.trial import Trial, fitted
 from bench.data.images import Images
+from bench.data.load import check_same_classes
 from bench.data.source import Source
 from bench.errors import BadStore, BenchError
 from bench.evaluation.adversarials import Keeper
 from bench.evaluation.evaluate import chunks
 from bench.evaluation.network import Network, of_checkpoint, teacher_of
 from bench.evaluation.patience import USUAL
+from bench.files import cut_name
 from bench.soundness.examination import Checks
 from bench.store.database import Store
 from bench.study.file import Study
@@ -183,7 +185,7 @@ class Agenda:
         if parents is None:
             return False
         run = prepare(lesson.plan, lesson.source.images(), lesson.model, lesson.seed, parents)
-        name = re.sub(r"[^\w.+-]+", "-", lesson.name)
+        name = cut_name(re.sub(r"[^\w.+-]+", "-", lesson.name))
         lesson.path = lesson.folder / f"{name}-s{lesson.seed}-{run.run_id[:8]}.safetensors"
         checkpoint = finished(run, lesson.path)
         if checkpoint is not None:
@@ -241,6 +243,7 @@ def agenda_of(study: Study, store: Store, out: Path) -> Agenda:
     train = Source(study.dataset, "train", study.revision, study.train_n)
     test = Source(study.dataset, study.split, study.revision, study.n, study.n_seed)
     trained_on = train.images().check_complete().name
+    check_same_classes(train.images(), test.images())
     trials = fitted(study.trials(), test.images().check_complete().classes)
     cells: dict[tuple[str, int], Cell] = {}
 

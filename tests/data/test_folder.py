@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,3 +145,27 @@ def test_many_threads_keep_the_order(put: Put, tmp_path: Path) -> None:
     images = load(str(tmp_path / "pets"))
     wanted = [i % 251 for k in (0, 1) for i in range(600) if i % 2 == k]
     assert images.pixels.flatten().tolist() == wanted
+
+
+@pytest.mark.parametrize("target", ["..", ".", "../..", "../../pets"])
+def test_a_class_that_links_to_a_folder_above_it(put: Put, tmp_path: Path, target: str) -> None:
+    put("train/cat/a.png", rgb(1))
+    put("train/dog/a.png", rgb(2))
+    (tmp_path / "pets/train/emu").symlink_to(target)
+    with pytest.raises(BadData, match=r"emu links to .*, which holds it; put the images of the class into a folder"):
+        load(str(tmp_path / "pets"), "train")
+
+
+def test_two_classes_that_are_one_folder(put: Put, tmp_path: Path) -> None:
+    put("train/cat/a.png", rgb(1))
+    (tmp_path / "pets/train/dog").symlink_to("cat")
+    with pytest.raises(BadData, match=r"dog and .*cat are one folder; each class needs its own images"):
+        load(str(tmp_path / "pets"), "train")
+
+
+def test_a_pipe_among_the_images(put: Put, tmp_path: Path) -> None:
+    put("cat/a.png", rgb(1))
+    put("dog/a.png", rgb(1))
+    os.mkfifo(tmp_path / "pets/cat/b.png")
+    with pytest.raises(BadData, match=r"b\.png is no file; take it out of the folder"):
+        load(str(tmp_path / "pets"))

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.cache import default_cache
-from bench.data.load import load
+from bench.data.load import check_test_split, load
 from bench.data.parquet import load_parquet
 from bench.data.splits import split_name, split_of
-from bench.errors import BadData, UnknownName
+from bench.errors import BadData, BenchError, UnknownName
 
 STRUCT = "STRUCT(bytes BLOB, path VARCHAR)"
 
@@ -371,6 +372,62 @@ def test_unreadable(tmp_path: Path, cache: Path) -> None:
     path.chmod(0)
     with pytest.raises(BadData, match="cannot be read"):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "train-00000-of-00003.parquet",
+            "'train' in 2 shards and 'train' in 3 shards, so its images",
+        ),
+        ("train.parquet", "'train' in 2 shards and train.parquet, so its images would count twice"),
+        ("train-00000-of-00002-0123456789abcdef.parquet", "holds shard 00000 of the 00002 of 'train' twice; take one"),
+    ],
+)
+def test_two_generations_of_shards(folder: Path, name: str, said: str) -> None:
+    for k in range(3 if "of-00003" in name else 1):
+        shard(folder / name.replace("00000", f"{k:05d}", 1), [6, 6, k], [0, 1, 0], ["cat", "dog"])
+    with pytest.raises(BadData, match=re.escape(said)):
+        load(str(folder), "train")
+
+
+def test_a_copy_of_a_file(folder: Path) -> None:
+    (folder / "test-copy.parquet").write_bytes((folder / "test-00000-of-00001.parquet").read_bytes())
+    for source in (str(folder), str(folder / "test*.parquet")):
+        with pytest.raises(BadData, match=r"test-copy\.parquet holds the same as .*, so its images would count twice"):
+            load(source, "test")
+
+
+def test_a_pipe_among_the_files(folder: Path) -> None:
+    os.mkfifo(folder / "test-pipe.parquet")
+    with pytest.raises(BadData, match=r"test-pipe\.parquet is no file; wanted a Parquet file"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["cat", "cow"], "has 2 classes and .* has 2, and only one of them has 'cow'"),
+        (["dog", "cat"], "they are in another order"),
+        (["cat", "dog", "emu"], "has 2 classes and .* has 3, and only one of them has 'emu'"),
+    ],
+)
+def test_splits_of_other_classes_are_noticed_before_training(folder: Path, names: list[str], said: str) -> None:
+    train = load(str(folder), "train")
+    check_test_split(train, str(folder))
+    shard(folder / "test-00000-of-00001.parquet", [9, 8], [1, 0], names)
+    with pytest.raises(BadData, match=said):
+        check_test_split(train, str(folder))
+    (folder / "test-00000-of-00001.parquet").unlink()
+    check_test_split(train, str(folder))
+
+
+@pytest.mark.parametrize("source", ["x" * 5000, "a/" + "y" * 300, "~nosuchuser/data", "a\0b"])
+def test_paths_that_the_system_does_not_know(source: str) -> None:
+    with pytest.raises(BenchError, match="no data") as refused:
+        load(source)
+    assert len(str(refused.value)) < 600
 
 
 # The cache of decoded images.

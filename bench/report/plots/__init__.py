@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import BadData, BenchError, UnknownName
+from bench.files import cut_name
 from bench.report.boards import EVERYTHING, Board, Queryable, Scope, arenas, boards
 from bench.report.plots.bars import draw_bars
 from bench.report.plots.curves import draw_curves
@@ -111,4 +112,4 @@ def _stems(boards: Sequence[Board]) -> list[str]:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
+    return cut_name(re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-."))
