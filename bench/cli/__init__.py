@@ -17,5 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code (see `command.py`)."""
     from bench.cli.command import answer
+    from bench.cli.console import legible
 
+    legible()
     return answer(sys.argv[1:] if arguments is None else arguments)

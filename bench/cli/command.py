@@ -18,7 +18,7 @@ import typer
 from bench.cli import evaluation, reading, registries, study, training
 from bench.cli.console import Stopped
 from bench.cli.signals import asked_to_end, exit_code, say
-from bench.errors import BRIEF, BenchError, told, visible
+from bench.errors import BRIEF, BenchError, brief, told, visible
 from bench.files import is_full
 
 app = typer.Typer(
@@ -81,8 +81,11 @@ def fault(problem: Exception | SystemExit) -> int:
     if isinstance(problem, OSError):
         if is_full(problem):
             return complain(f"no space left to write {problem.filename or 'a file'}; free some and run it again")
-        if problem.errno in (errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            return complain(f"{problem.filename}: {problem.strerror}; choose another place or mend its permissions")
+        if problem.errno == errno.ENAMETOOLONG:
+            return complain(f"{brief(str(problem.filename))}: no path may be so long; choose a shorter one")
+        if problem.filename is not None and problem.strerror:
+            at = brief(str(problem.filename))
+            return complain(f"{at}: {problem.strerror}; choose another place or mend its permissions")
     if isinstance(problem, SystemExit):
         return complain(f"code that was loaded left by sys.exit({problem.code!r}); mend it, {DEBUG} shows where")
     return complain(f"{told(problem)}; a fault of evenbench or of code that it loaded, {DEBUG} shows where")

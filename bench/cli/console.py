@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
+import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -30,6 +35,43 @@ def resumable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:  # Ctrl-C or SIGTERM
         raise Stopped("interrupted; all that was finished is kept, run the same command again to go on") from None
+
+
+def legible() -> None:
+    """Let a terminal that knows few characters, as of ASCII or Latin-1, show the others as JSON escapes."""
+    codecs.register_error("escaped", _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="escaped")
+
+
+def _escaped(problem: UnicodeError) -> tuple[str, int]:
+    if not isinstance(problem, UnicodeEncodeError):
+        raise problem
+    return json.dumps(problem.object[problem.start : problem.end])[1:-1], problem.end
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Meanwhile whatever code prints, in this process or in one that it starts, goes to standard error.
+
+    Standard output is for results: a model that prints would break the JSON of whoever reads it.
+    """
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        with suppress(OSError):
+            os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def stderr() -> Console:

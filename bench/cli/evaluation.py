@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli.console import progress, resumable
+from bench.cli.console import progress, results_alone, resumable
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Dataset, Db, Device, Precision, device_of
 from bench.cli.reading import store_at
 from bench.cli.signals import GRACE, stoppable
@@ -103,10 +103,11 @@ def evaluate(
     source = Source(dataset, split, n=n, seed=n_seed)
     images = source.images().check_complete()
     store, where = store_at(db, PATIENCE), device_of(device)
-    networks = [resolve(text, images, model) for text in named]
+    with results_alone():
+        networks = [resolve(text, images, model) for text in named]
     fitted(asked.trials(USUAL_EPS), images.classes)
     asked = replace(asked, evidence=tuple((name_of(path), evidence_in(path, images)) for path in adversarials or ()))
-    with progress() as shown, resumable():
+    with results_alone(), progress() as shown, resumable():
         for name, evidence in asked.evidence:
             shown.say(f"{name} covers {evidence.covers(images)} of {len(images)} samples, the others stay clean")
         cells = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from bench.cli.console import stderr, stdout
+from bench.cli.console import results_alone, stderr, stdout
 from bench.cli.options import AsJson
 from bench.errors import BenchError, UnknownName
 from bench.registry import Registry
@@ -106,7 +106,8 @@ def list_(
     """
     if kind not in KINDS:
         raise UnknownName.among("list", kind, KINDS)
-    found = KINDS[kind]()
+    with results_alone():  # packages are imported
+        found = KINDS[kind]()
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         return
@@ -135,7 +136,8 @@ def show(
     from bench.training.recipe import SLOTS
     from bench.training.recipe import as_json as plain
 
-    plan = compose(method, dataset=dataset, preset=preset)
+    with results_alone():  # packages are imported
+        plan = compose(method, dataset=dataset, preset=preset)
     if as_json:
         facts = {"method": plan.method, "preset": plan.preset, "teachers": list(plan.teachers)}
         sys.stdout.write(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.console import progress, resumable, stderr, stdout
+from bench.cli.console import progress, results_alone, resumable, stderr, stdout
 from bench.cli.fresh import MARKER, clear, mark
 from bench.cli.options import DEFAULT_DB, PATIENCE, AsJson, Db, cores, device_of
 from bench.cli.reading import show, store_at
@@ -94,7 +94,7 @@ def perform(
         for board in ("leaderboard.md", "leaderboard.html"):
             place_for(place / board, BOARDS, force=force)
     with resumable():
-        with progress() as shown:
+        with results_alone(), progress() as shown:
             agenda = agenda_of(study, store, place)
             if dry_run:
                 forecast = list(agenda.forecast())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli.console import Steps, Stopped, progress, stderr, stdout
+from bench.cli.console import Steps, Stopped, progress, results_alone, stderr, stdout
 from bench.cli.options import AsJson, Dataset, Device, device_of
 from bench.cli.reading import show
 from bench.cli.signals import stoppable
@@ -85,7 +85,7 @@ def train(
     stem = cut_name(f"{method}-{images.name}-{model}")
     path = out or Path("results/checkpoints") / f"{stem}-s{seed}-{prepared.run_id[:8]}.safetensors"
     check_writable(path)
-    with progress() as shown, stoppable() as stop:
+    with results_alone(), progress() as shown, stoppable() as stop:
         steps = Steps()
 
         def report(done: int, total: int) -> None:

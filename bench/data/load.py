@@ -81,7 +81,7 @@ def _load_path(source: str, split: str, cache: Path | None) -> Images:
         return load_matching(files, split, cache=cache)
     if re.fullmatch(r"[\w-]+", source):
         raise UnknownName.among("data set", source, dataset_names(), "'evenbench list datasets'")
-    on_hub = f"; did you mean 'hub:{source}'?" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ";"
+    on_hub = f"; did you mean 'hub:{brief(source)}'?" if re.fullmatch(r"[\w-]+/[\w.-]+", source) else ";"
     raise BadData(
         f"no data at {brief(repr(source))}{on_hub} wanted a name ('evenbench list datasets'), a folder "
         "of Parquet shards or of class folders, a Parquet file or glob, or hub:owner/name"

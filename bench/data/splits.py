@@ -73,8 +73,8 @@ def all_shards(paths: Sequence[P], where: str) -> list[P]:
             present = indices.setdefault((shard["stem"], int(shard["count"])), set())
             if int(shard["index"]) in present:
                 raise BadData(
-                    f"{where} holds shard {shard['index']} of the {shard['count']} of {shard['stem']!r} twice; take one "
-                    f"out, such as {path.name}"
+                    f"{where} holds shard {shard['index']} of the {shard['count']} of {shard['stem']!r} twice; "
+                    f"take one out, such as {path.name}"
                 )
             present.add(int(shard["index"]))
     for stem in {stem for stem, _ in indices}:

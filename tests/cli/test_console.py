@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
 from bench.cli import console
-from bench.cli.console import Steps, progress
+from bench.cli.console import Steps, progress, results_alone
 
 
 @pytest.fixture
@@ -52,3 +55,27 @@ def test_steps_take_what_those_since_the_first_took(clock):
     assert steps.left(910, 1000) == pytest.approx(90)
     clock[0] += 10
     assert steps.left(1000, 1000) == 0
+
+
+def test_what_foreign_code_prints_is_no_result(capfd):
+    with results_alone():
+        print("printed")  # noqa: T201  # as a model would
+        os.write(1, b"written\n")
+        subprocess.run([sys.executable, "-c", "print('of a process')"], check=True)
+    print("result")  # noqa: T201
+    out, err = capfd.readouterr()
+    assert out == "result\n"
+    assert err.split("\n")[:-1] == ["printed", "written", "of a process"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_knows_few_characters(encoding):
+    script = "import sys; from bench.cli import run; print('→é'); sys.exit(run(['show', 'no→é']))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    legible = f"from bench.cli.console import legible; legible(); {script}"
+    done = subprocess.run([sys.executable, "-c", legible], env=environment, capture_output=True, check=False)
+    escaped = {"ascii": r"\u2192\u00e9", "latin-1": "\\u2192é", "utf-8": "→é"}[encoding]
+    assert done.returncode == 2
+    assert done.stdout.decode(encoding) == f"{escaped}\n"
+    assert f"no method is called 'no{escaped}'" in done.stderr.decode(encoding)
+    assert done.stderr.count(b"\n") == 1
