@@ -8,8 +8,8 @@ import duckdb
 
 from bench.errors import BadQuery
 
-_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
-_ONLY = "queries only read: SELECT, DESCRIBE, EXPLAIN or SUMMARIZE"
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+|\([^()]*\)\s*)?", re.IGNORECASE)
+_ONLY = "queries only read: SELECT, DESCRIBE, SUMMARIZE, or EXPLAIN"
 
 
 def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -33,6 +33,6 @@ def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> N
             kind = explained[0].type if len(explained) == 1 else kind
         if kind != duckdb.StatementType.SELECT:
             raise BadQuery(
-                f"{_ONLY}; {statement.type.name} is none of them. Facts enter by 'evaluate', 'run' and 'import', and "
+                f"{_ONLY} of these; {kind.name} is none of them. Facts enter by 'evaluate', 'run' and 'import', and "
                 "files by 'export'"
             )

@@ -620,6 +620,7 @@ def test_query_answers_with_a_frame_and_parameters(store: Store) -> None:
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{path}.wal'",
         "explain/**/analyze COPY (SELECT 1) TO '{path}.wal'",
         "EXPLAIN ANALYZE DELETE FROM checkpoints",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{path}.wal'",
         "SELECT 1; COPY (SELECT 1) TO '{path}.wal'; SELECT 2",
         "CALL enable_logging('QueryLog', storage='file', storage_path='{path}.wal')",
         "PREPARE p AS DELETE FROM checkpoints",
@@ -648,7 +649,15 @@ def test_a_query_cannot_end_the_process_by_its_log(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["DESCRIBE summary", "SUMMARIZE attacks", "EXPLAIN SELECT 1", "EXPLAIN ANALYZE SELECT 1", "SHOW TABLES"]
+    "sql",
+    [
+        "DESCRIBE summary",
+        "SUMMARIZE attacks",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE SELECT 1",
+        "EXPLAIN (FORMAT json) SELECT 1",
+        "SHOW TABLES",
+    ],
 )
 def test_queries_that_read_are_answered(store: Store, sql: str) -> None:
     assert store.rows(sql)
