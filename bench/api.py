@@ -13,7 +13,9 @@
 - `Context`, `Batch`, `Targets` (`constant`), `Reach`, `Losses`, `Weights` and `Tally` travel between trainer and slots;
   `State` is what a slot remembers.
 - `Inner` is the attack in training, `switched` puts a model into train or eval mode for a while, `ascend` climbs.
-- `require_range` refuses a field outside its range; a `Span` moves over the run.
+- A field says its range in its type: `Share`, `NotNegative`, `Positive`, `Count`, or with a `Range` of its own; a class
+  that inherits from none of the above inherits from `Ranged`. `require_range` holds one field against another. A `Span`
+  moves over the run.
 
 **An attack** inherits from `Attack`, or from `Search` or `LineUp` where it lets broken images leave early; it is
 registered under `evenbench.attacks`.
@@ -58,6 +60,7 @@ from bench.norms import L2, LINF, Norm, growth, norm, per_image
 from bench.randomness import Streams
 from bench.training.inner import Adversarial, Inner, switched
 from bench.training.method import METHODS, Method, Preset, compose
+from bench.training.ranges import Count, NotNegative, Positive, Range, Ranged, Share, require_range
 from bench.training.recipe import (
     Descend,
     Last,
@@ -69,7 +72,6 @@ from bench.training.recipe import (
     Stateless,
     Uniform,
     blend,
-    require_range,
 )
 from bench.training.schedule import Schedule
 from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights, constant
@@ -92,6 +94,7 @@ __all__ = [
     "Batch",
     "BenchError",
     "Context",
+    "Count",
     "Descend",
     "Inner",
     "Last",
@@ -100,15 +103,20 @@ __all__ = [
     "Meter",
     "Method",
     "Norm",
+    "NotNegative",
     "Objective",
     "OneHot",
     "Passes",
+    "Positive",
     "Preset",
+    "Range",
+    "Ranged",
     "Reach",
     "Recipe",
     "Rig",
     "Schedule",
     "Search",
+    "Share",
     "Span",
     "Standing",
     "State",

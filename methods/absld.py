@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Method, Preset, Stateless, Tally, Targets, constant, require_range
+from bench.api import Batch, Context, Method, NotNegative, Preset, Stateless, Tally, Targets, constant, require_range
 from methods import settings
 from methods.rslad import PAPER, RSLAD
 
@@ -38,7 +38,7 @@ class Temperatures(NamedTuple):
 class BalancedTeacher(Stateless):
     """The teacher's distribution on the clean image, tempered by the image's class."""
 
-    rate: float = 0.1
+    rate: NotNegative = 0.1
     """How far the extreme class moves in an epoch; cut tenfold at each learning-rate drop."""
     low: float = 0.5
     high: float = 5.0
@@ -47,7 +47,7 @@ class BalancedTeacher(Stateless):
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        require_range(self, "rate", 0)
+        super().__post_init__()
         require_range(self, "low", 1e-6, self.high)
 
     def init(self, ctx: Context) -> Temperatures:

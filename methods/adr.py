@@ -19,22 +19,11 @@ Departs: `adr` judges the trained weights and `adr+wa` the averaged ones, after 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 
-from bench.api import (
-    Batch,
-    Context,
-    Method,
-    Preset,
-    Span,
-    State,
-    Stateless,
-    Targets,
-    constant,
-    one_hot,
-    require_range,
-)
+from bench.api import Batch, Context, Method, Preset, Range, Span, State, Stateless, Targets, constant, one_hot
 from methods import settings
 from methods.averaging import EMA
 from methods.combinations import in_company
@@ -44,15 +33,10 @@ from methods.combinations import in_company
 class ADR(Stateless):
     """One-hot labels rectified by the averaged self."""
 
-    temperature: Span = Span(2.5, 2.0)
+    temperature: Annotated[Span, Range(1e-6)] = Span(2.5, 2.0)
     """tau, cosine from high to low."""
-    trust: Span = Span(0.70, 0.95)
+    trust: Annotated[Span, Range(0, 1)] = Span(0.70, 0.95)
     """lambda, cosine from low to high."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "temperature", 1e-6)
-        require_range(self, "trust", 0, 1)
 
     @torch.no_grad()
     def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:

@@ -27,14 +27,16 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
+    Positive,
     Preset,
     Reach,
     Schedule,
+    Share,
     Targets,
     cross_entropy,
     kl,
     one_hot,
-    require_range,
 )
 from methods import settings
 from methods.rslad import Teacher
@@ -55,19 +57,13 @@ def against_label(inner: Inner, ctx: Context, batch: Batch, reach: Reach) -> Ten
 class ARD(Adversarial):
     """Clean cross-entropy and tempered divergence from the targets at the adversarial image."""
 
-    temperature: float = 30.0
+    temperature: Positive = 30.0
     """t, of teacher and student."""
-    alpha: float = 1.0
+    alpha: Share = 1.0
     """Share of the teacher; the rest is the label's."""
-    scale: float = 1.0
+    scale: NotNegative = 1.0
     """Of the divergence, which is summed over the classes; 1 / K in the release."""
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "temperature", 1e-6)
-        require_range(self, "alpha", 0, 1)
-        require_range(self, "scale", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.api import Context, Losses, Method, Preset, State, Stateless, blend, require_range
+from bench.api import Context, Losses, Method, Preset, Share, State, Stateless, blend
 from methods import settings
 
 
@@ -20,12 +20,8 @@ from methods import settings
 class EMA(Stateless):
     """theta_avg <- decay theta_avg + (1 - decay) theta, after every step, without bias correction."""
 
-    decay: float = 0.995
+    decay: Share = 0.995
     judged: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "decay", 0, 1)
 
     def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
         """Move the average towards the weights."""

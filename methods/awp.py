@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.api import Context, Descend, Losses, Method, require_range
+from bench.api import Context, Count, Descend, Losses, Method, NotNegative, Ranged
 from methods.combinations import in_company
 
 
@@ -54,20 +54,15 @@ def moved(weights: list[Tensor], offsets: list[Tensor]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class AWP:
+class AWP(Ranged):
     """One step of descent at the perturbed weights."""
 
-    gamma: float = 0.01
+    gamma: NotNegative = 0.01
     """Size of the perturbation relative to the norm of what is moved."""
-    begin: int = 0
+    begin: Count = 0
     """Epochs of plain descent before."""
     tensors: Literal["kernels", "all"] = "kernels"
     """What is moved, each tensor by its own norm: weights of two or more dimensions, or every parameter."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "gamma", 0)
-        require_range(self, "begin", 0)
 
     def __call__(
         self, ctx: Context, optimizer: torch.optim.Optimizer, objective: Callable[[], tuple[Tensor, Losses]]

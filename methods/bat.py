@@ -28,9 +28,11 @@ from bench.api import (
     Adversarial,
     Batch,
     Context,
+    Count,
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
     Schedule,
@@ -39,7 +41,6 @@ from bench.api import (
     cross_entropy,
     kl,
     per_image,
-    require_range,
     switched,
 )
 from methods import settings
@@ -62,18 +63,13 @@ class Around(NamedTuple):
 class BAT(Adversarial):
     """Cross-entropy before the boundary, a smoothness penalty beyond it, entropy on both sides."""
 
-    beta: float = 6.0
+    beta: NotNegative = 6.0
     """Weight of the smoothness penalty."""
-    tau: int = 1
+    tau: Count = 1
     """Steps past the first misclassification."""
     as_released: bool = False
     """Count tau in further iterates seen misclassified instead of steps."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "beta", 0)
-        require_range(self, "tau", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Around:
         """max KL(p(x) || p(x')), p(x) fixed; what is kept are iterates on the way."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, Preset, Reach, Tally, Uniform, Weights, require_range
+from bench.api import Batch, Context, Losses, Method, NotNegative, Preset, Reach, Share, Tally, Uniform, Weights
 from methods import settings
 from methods.combinations import in_company
 from methods.fawa import FAWA
@@ -32,21 +32,14 @@ from methods.fawa import FAWA
 class CFA(Uniform):
     """Radius and trade-off of a class from its robust accuracy t in the epoch before; state: t, (K,) in [0, 1]."""
 
-    margin: float = 0.5
+    margin: NotNegative = 0.5
     """lambda_1: 0.5 with AT, 0.3 with TRADES, 0.7 with FAT."""
-    trade: float = 0.5
+    trade: NotNegative = 0.5
     """lambda_2."""
-    beta: float = 0.0
+    beta: NotNegative = 0.0
     """beta of the objective, which `smooth` has in it already; 0 where there is nothing to trade."""
-    begin: float = 10 / 200
+    begin: Share = 10 / 200
     """Share of the run before the first calibrated epoch; 10 of 200 epochs."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        for name in ("margin", "trade", "beta"):
-            require_range(self, name, 0)
-        require_range(self, "begin", 0, 1)
 
     def init(self, ctx: Context) -> Tensor:
         """(K,) zeros, which nobody reads: there is no epoch before the first."""

@@ -21,7 +21,20 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, Preset, Reach, Schedule, Tally, Uniform, Weights, require_range
+from bench.api import (
+    Batch,
+    Context,
+    Losses,
+    Method,
+    NotNegative,
+    Preset,
+    Reach,
+    Schedule,
+    Share,
+    Tally,
+    Uniform,
+    Weights,
+)
 from methods import settings
 
 
@@ -29,16 +42,10 @@ from methods import settings
 class DAFA(Uniform):
     """Radius, step and weight of a class by its similarity to others; state: w, (K,), at least 0."""
 
-    strength: float = 1.0
+    strength: NotNegative = 1.0
     """lambda: 1 on CIFAR-10, 1.5 on CIFAR-100."""
-    begin: float = 70 / 110
+    begin: Share = 70 / 110
     """Share of the run after which w is computed, once; epoch 70 of 110."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        require_range(self, "strength", 0)
-        require_range(self, "begin", 0, 1)
 
     def init(self, ctx: Context) -> Tensor:
         """Every class has weight 1."""

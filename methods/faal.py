@@ -29,6 +29,7 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Schedule,
     State,
@@ -36,7 +37,6 @@ from bench.api import (
     Weights,
     one_hot,
     probability_margin,
-    require_range,
 )
 from methods import settings
 from methods.pgd_at import PGDAT
@@ -71,13 +71,8 @@ def worst_distribution(gain: Tensor, radius: float) -> Tensor:
 class FAAL(Uniform):
     """Images weighed by class, for the worst distribution over the classes of the batch."""
 
-    radius: float = 0.5
+    radius: NotNegative = 0.5
     """r, of the ball around equal weights, in nats."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        require_range(self, "radius", 0)
 
     @torch.no_grad()
     def weigh(self, ctx: Context, batch: Batch, losses: Losses, state: State) -> Weights:

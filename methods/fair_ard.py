@@ -26,6 +26,7 @@ from bench.api import (
     Context,
     Losses,
     Method,
+    NotNegative,
     Objective,
     Preset,
     Reach,
@@ -77,7 +78,7 @@ class Counted(Objective):
 class FairWeights(Uniform):
     """Both parts of the loss weighed by class, against how long the class withstood the attack in the last epoch."""
 
-    beta: float = 2.0
+    beta: NotNegative = 2.0
     """0 for equal weights."""
     low: float = 5 / 6
     high: float = 5 / 2
@@ -85,7 +86,6 @@ class FairWeights(Uniform):
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
         super().__post_init__()
-        require_range(self, "beta", 0)
         require_range(self, "low", 0, self.high)
 
     def init(self, ctx: Context) -> Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -23,16 +24,17 @@ from torch import Tensor
 from bench.api import (
     Batch,
     Context,
+    Count,
     Inner,
     Method,
     Preset,
+    Range,
     Reach,
     Schedule,
     Targets,
     Uniform,
     cross_entropy,
     per_image,
-    require_range,
 )
 from methods import settings
 from methods.combinations import in_company
@@ -45,15 +47,10 @@ class FAT(PGDAT):
 
     inner: Inner = Inner(steps=10, start="uniform", mode="eval")
     """K = 10 steps at most."""
-    tau: int = 0
+    tau: Count = 0
     """Misclassified iterates that are passed by before the search stops; from `inner.steps` on it is PGD-AT's."""
-    rises: tuple[float, ...] = (50 / 120, 90 / 120)
+    rises: Annotated[tuple[float, ...], Range(0, 1)] = (50 / 120, 90 / 120)
     """Fractions of the run at which tau goes up by one: epochs 50 and 90 of 120."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "tau", 0)
-        require_range(self, "rises", 0, 1)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """Of the iterates of max CE(S(x'), t), each image's misclassified one number tau + 1, or else the last."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import Context, Method, Preset, Stateless, Tally, blend, require_range
+from bench.api import Context, Method, Preset, Share, Stateless, Tally, blend
 from methods import settings
 
 
@@ -28,18 +28,13 @@ from methods import settings
 class FAWA(Stateless):
     """theta_avg <- decay theta_avg + (1 - decay) theta, after every epoch whose worst class is robust enough."""
 
-    decay: float = 0.85
+    decay: Share = 0.85
     """alpha in the paper."""
-    threshold: float = 0.2
+    threshold: Share = 0.2
     """delta: the least held-out PGD-10 accuracy of the worst class, in [0, 1]."""
-    begin: float = 50 / 200
+    begin: Share = 50 / 200
     """Fraction of the run before the first epoch that may be averaged; epoch 50 of 200."""
     judged: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        for name in ("decay", "threshold", "begin"):
-            require_range(self, name, 0, 1)
 
     def init(self, ctx: Context) -> Tensor:
         """() the epochs accepted so far: none."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import Context, Inner, Method, Preset, Schedule, Stateless, Tally, Uniform, blend, require_range
+from bench.api import Context, Inner, Method, Preset, Schedule, Share, Stateless, Tally, Uniform, blend
 from methods import settings
 from methods.pgd_at import PGDAT
 
@@ -28,13 +28,9 @@ from methods.pgd_at import PGDAT
 class Guard(Stateless):
     """Keeps the weights of the last epoch whose robustness had not collapsed."""
 
-    drop: float = 0.2
+    drop: Share = 0.2
     """By how much held-out PGD-10 accuracy may fall below the best so far; at 1 the last weights are always kept."""
     judged: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "drop", 0, 1)
 
     def init(self, ctx: Context) -> Tensor:
         """() the best robust accuracy so far, in [0, 1]: none."""

@@ -16,12 +16,12 @@ Departs: multipliers move after each epoch, by the harness's PGD-10; in the rele
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, Preset, Reach, Schedule, Tally, Uniform, Weights, require_range
+from bench.api import Batch, Context, Losses, Method, Preset, Range, Reach, Schedule, Share, Tally, Uniform, Weights
 from methods import settings
 from methods.trades import TRADES
 
@@ -39,23 +39,16 @@ class Multipliers(NamedTuple):
 class FRL(Uniform):
     """Weights and radii of the classes from multipliers of their excess errors."""
 
-    rate: float = 0.05
+    rate: Share = 0.05
     """alpha_1: how fast the multiplier of clean errors moves; that of boundary errors moves twice as fast."""
-    remargin: float = 0.2
+    remargin: Annotated[float, Range(0, 10)] = 0.2
     """alpha_2: how fast the radii move; 0 to leave them."""
-    slack: float = 0.07
+    slack: Annotated[float, Range(-1, 1)] = 0.07
     """tau: excess of a class's error rate over everyone's that is put up with."""
-    most: float = 0.5
+    most: Annotated[float, Range(1e-6, 1)] = 0.5
     """Largest sum of the multipliers of one kind."""
-    radii: tuple[float, float] = (0.98, 3.0)
+    radii: Annotated[tuple[float, float], Range(0)] = (0.98, 3.0)
     """Least and largest radius over eps."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        for name, low, high in (("rate", 0, 1), ("remargin", 0, 10), ("slack", -1, 1), ("most", 1e-6, 1)):
-            require_range(self, name, low, high)
-        require_range(self, "radii", 0)
 
     def init(self, ctx: Context) -> Multipliers:
         """No class has been found wanting: TRADES."""

@@ -21,7 +21,21 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.api import Adversarial, Batch, Context, Inner, Losses, Method, Preset, Reach, Targets, kl, require_range
+from bench.api import (
+    Adversarial,
+    Batch,
+    Context,
+    Inner,
+    Losses,
+    Method,
+    NotNegative,
+    Positive,
+    Preset,
+    Reach,
+    Share,
+    Targets,
+    kl,
+)
 from methods import ard, settings
 from methods.adaad import TeacherEverywhere
 from methods.ard import against_label, tempered
@@ -42,21 +56,15 @@ def introspection(logits_clean: Tensor, logits_adv: Tensor) -> Tensor:
 class IAD1(Adversarial):
     """Divergence from the teacher where it is trusted, from the student's own clean prediction where it is not."""
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """t, of teacher and student in the teacher's term."""
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     """Exponent of the trust; at 0 the teacher is always trusted."""
-    begin: float = 60 / 200
+    begin: Share = 60 / 200
     """Share of the run in which the teacher is trusted unasked; 60 epochs of 200."""
     as_released: bool = False
     """The teacher's term at full weight, whatever the trust."""
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "temperature", 1e-6)
-        require_range(self, "beta", 0)
-        require_range(self, "begin", 0, 1)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""

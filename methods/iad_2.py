@@ -25,8 +25,10 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
+    Share,
     Targets,
     cross_entropy,
     kl,
@@ -45,20 +47,18 @@ class IAD2(Adversarial):
 
     robust: float = 0.5
     """alpha_1: share of the robust teacher and of introspection together."""
-    natural: float = 0.25
+    natural: Share = 0.25
     """alpha_2: share of the standard-trained teacher; the rest is the label's."""
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     """Exponent of the trust; at 0 the teacher is always trusted, which is AKD2."""
-    begin: float = 40 / 200
+    begin: Share = 40 / 200
     """Share of the run in which the teacher is trusted unasked; 40 epochs of 200."""
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
 
     def __post_init__(self) -> None:
         """Refuse what is out of range."""
-        require_range(self, "natural", 0, 1)
+        super().__post_init__()
         require_range(self, "robust", 0, 1 - self.natural)
-        require_range(self, "beta", 0)
-        require_range(self, "begin", 0, 1)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""

@@ -29,14 +29,15 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
     Schedule,
+    Share,
     Targets,
     Uniform,
     cross_entropy,
     kl,
-    require_range,
 )
 from methods import settings
 
@@ -45,16 +46,11 @@ from methods import settings
 class MART(Adversarial):
     """Boosted cross-entropy on the adversarial images and a smoothness penalty weighted by clean doubt."""
 
-    beta: float = 5.0
+    beta: NotNegative = 5.0
     """lambda in the paper."""
-    floor: float = 0.0
+    floor: Share = 0.0
     """Added to 1 - max p inside the logarithm; 1e-4 in the release."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "beta", 0)
-        require_range(self, "floor", 0, 1)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), t)."""

@@ -25,15 +25,16 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
+    Share,
     State,
     Stateless,
     Targets,
     Uniform,
     Weights,
     kl,
-    require_range,
 )
 from methods import ard, rslad, settings
 
@@ -53,13 +54,9 @@ class TwoTeachers(Stateless):
 class MTARD(Adversarial):
     """Divergence from the targets at the clean and at the adversarial image."""
 
-    scale: float = 1.0
+    scale: NotNegative = 1.0
     """Of both divergences, which the paper sums over the classes; 0.1 in the release."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "scale", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max CE(S(x'), y)."""
@@ -83,13 +80,8 @@ class BalanceState(NamedTuple):
 class Balance(Uniform):
     """Weights of the two parts that follow how far each has fallen since the first step; they sum to 1."""
 
-    rate: float = 0.025
+    rate: Share = 0.025
     """r, cut tenfold at each drop of the learning rate."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        require_range(self, "rate", 0, 1)
 
     def init(self, ctx: Context) -> BalanceState:
         """Equal weights."""

@@ -26,15 +26,16 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
     Schedule,
+    Share,
     State,
     Stateless,
     Targets,
     constant,
     kl,
-    require_range,
 )
 from methods import settings
 
@@ -54,16 +55,11 @@ class Teacher(Stateless):
 class RSLAD(Adversarial):
     """Divergence from the targets at the clean and at the adversarial image."""
 
-    alpha: float = 5 / 6
+    alpha: Share = 5 / 6
     """Share of the adversarial term."""
-    scale: float = 1.0
+    scale: NotNegative = 1.0
     """Of both divergences, which the paper sums over the classes; 0.1 in the release."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "alpha", 0, 1)
-        require_range(self, "scale", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max KL(p_T(x) || p_S(x'))."""

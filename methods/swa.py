@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import Context, Method, Preset, Schedule, Stateless, Tally, blend, require_range
+from bench.api import Context, Method, Preset, Schedule, Share, Stateless, Tally, blend
 from methods import settings
 
 
@@ -26,13 +26,9 @@ from methods import settings
 class SWA(Stateless):
     """theta_avg <- (n theta_avg + theta) / (n + 1), after every epoch."""
 
-    begin: float = 55 / 200
+    begin: Share = 55 / 200
     """Fraction of the run before the first epoch that is averaged; epoch 55 of 200."""
     judged: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "begin", 0, 1)
 
     def init(self, ctx: Context) -> Tensor:
         """() n, the epochs averaged so far: none."""

@@ -26,6 +26,7 @@ from bench.api import (
     Inner,
     Losses,
     Method,
+    NotNegative,
     Preset,
     Reach,
     Schedule,
@@ -33,7 +34,6 @@ from bench.api import (
     Uniform,
     cross_entropy,
     kl,
-    require_range,
     switched,
 )
 from methods import settings
@@ -44,13 +44,9 @@ from methods.combinations import in_company
 class TRADES(Adversarial):
     """Clean cross-entropy and a smoothness penalty."""
 
-    beta: float = 6.0
+    beta: NotNegative = 6.0
     """1/lambda in the paper."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "beta", 0)
 
     def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
         """max KL(p(x) || p(x')), p(x) fixed and of the mode that the attack is in."""

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, Preset, Schedule, Tally, Uniform, Weights, require_range
+from bench.api import Batch, Context, Losses, Method, NotNegative, Preset, Schedule, Tally, Uniform, Weights
 from methods import settings
 
 
@@ -38,16 +38,10 @@ class Accounts(NamedTuple):
 class WAT(Uniform):
     """Class weights by Hedge over held-out losses."""
 
-    eta: float = 0.1
+    eta: NotNegative = 0.1
     """Learning rate of the weights, per nat."""
-    beta: float = 6.0
+    beta: NotNegative = 6.0
     """Of the divergence in a cost; that of the objective."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        super().__post_init__()
-        require_range(self, "eta", 0)
-        require_range(self, "beta", 0)
 
     def init(self, ctx: Context) -> Accounts:
         """Empty accounts, all weights 1."""

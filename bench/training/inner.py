@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from bench.attacks.ascent import ascend
 from bench.norms import LINF
-from bench.training.recipe import Objective, require_range
+from bench.training.ranges import Count, Ranged
+from bench.training.recipe import Objective
 from bench.training.values import Context, Reach
 
 Mode = Literal["train", "eval"]
@@ -30,18 +31,14 @@ def switched(model: nn.Module, mode: Mode) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Inner:
+class Inner(Ranged):
     """Projected gradient ascent while training."""
 
-    steps: int = 10
+    steps: Count = 10
     start: Literal["uniform", "gaussian"] = "uniform"
     """Uniform in the ball, or 0.001 times a standard normal."""
     mode: Mode = "eval"
     """Mode of the model during the attack; in train mode BatchNorm uses and updates batch statistics."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "steps", 0)
 
     def __call__(self, ctx: Context, gain: Callable[[Tensor], Tensor], x: Tensor, reach: Reach) -> Tensor:
         """Adversarial images (B,C,H,W) within reach of `x`, climbing `gain` (B,C,H,W) -> (B,)."""
@@ -54,7 +51,7 @@ class Inner:
             return ascend(gain, x, reach.eps, reach.step, steps=self.steps, start=start)
 
 
-class Adversarial(Objective):
+class Adversarial(Ranged, Objective):
     """An objective that perturbs by its field `inner`; inherit from it."""
 
     inner: Inner

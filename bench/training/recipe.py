@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from bench.errors import BadRecipe, brief
 from bench.losses import one_hot
+from bench.training.ranges import NotNegative, Ranged
 from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights, constant
 
 State = Any
@@ -104,7 +105,7 @@ class AverageRule(Protocol):
         """Move `ctx.averaged` after an epoch; state after it."""
 
 
-class Stateless:
+class Stateless(Ranged):
     """A rule that remembers nothing."""
 
     def init(self, ctx: Context) -> State:
@@ -118,19 +119,6 @@ class Stateless:
     def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
         """Unchanged."""
         return state
-
-
-def require_range(slot: object, name: str, low: float, high: float = math.inf) -> None:
-    """Refuse a field of a slot that lies outside [low, high]; for its `__post_init__`.
-
-    Raises:
-        BadRecipe: it does.
-    """
-    value = getattr(slot, name)
-    ends = value if isinstance(value, tuple) else (value,)
-    if not all(low <= end <= high for end in ends):
-        wanted = f"be at least {low:g}" if high == math.inf else f"lie in [{low:g}, {high:g}]"
-        raise BadRecipe(f"{type(slot).__name__}.{name} is {value}; it must {wanted}")
 
 
 @dataclass(frozen=True)
@@ -147,12 +135,8 @@ class OneHot(Stateless):
 class Uniform(Stateless):
     """The same radius, step and weight for every image."""
 
-    step: float = 0.25
+    step: NotNegative = 0.25
     """Step as a fraction of eps: 2/255 at eps 8/255."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is out of range."""
-        require_range(self, "step", 0)
 
     def reach(self, ctx: Context, batch: Batch, state: State) -> Reach:
         """Radius eps, step a fraction of it."""
