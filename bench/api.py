@@ -36,113 +36,65 @@ step on `separable` images; `Meter` counts the passes through a model.
 
 from __future__ import annotations
 
-from bench.attacks.ascent import ascend, gradient
-from bench.attacks.base import Attack, Attributed, Passes
-from bench.attacks.lineup import LineUp
-from bench.attacks.standing import Search, Standing
-from bench.attacks.suite import ATTACKS
-from bench.conformance.attacks import ATTACK_CHECKS
-from bench.conformance.methods import METHOD_CHECKS, RECIPE_CHECKS
-from bench.conformance.rig import Rig, separable
-from bench.errors import BadBudget, BadModel, BadOption, BadRecipe, BenchError
-from bench.evaluation.meter import Meter
+from bench.attacks.ascent import ascend as ascend, gradient as gradient
+from bench.attacks.base import Attack as Attack, Attributed as Attributed, Passes as Passes
+from bench.attacks.lineup import LineUp as LineUp
+from bench.attacks.standing import Search as Search, Standing as Standing
+from bench.attacks.suite import ATTACKS as ATTACKS
+from bench.conformance.attacks import ATTACK_CHECKS as ATTACK_CHECKS
+from bench.conformance.methods import METHOD_CHECKS as METHOD_CHECKS, RECIPE_CHECKS as RECIPE_CHECKS
+from bench.conformance.rig import Rig as Rig, separable as separable
+from bench.errors import (
+    BadBudget as BadBudget,
+    BadModel as BadModel,
+    BadOption as BadOption,
+    BadRecipe as BadRecipe,
+    BenchError as BenchError,
+)
+from bench.evaluation.meter import Meter as Meter
 from bench.losses import (
-    cross_entropy,
-    dlr,
-    kl,
-    margin,
-    one_hot,
-    probability_margin,
-    targeted_dlr,
-    targeted_margin,
+    cross_entropy as cross_entropy,
+    dlr as dlr,
+    kl as kl,
+    margin as margin,
+    one_hot as one_hot,
+    probability_margin as probability_margin,
+    targeted_dlr as targeted_dlr,
+    targeted_margin as targeted_margin,
 )
-from bench.norms import L2, LINF, Norm, growth, norm, per_image
-from bench.randomness import Streams
-from bench.training.inner import Adversarial, Inner, switched
-from bench.training.method import METHODS, Method, Preset, compose
-from bench.training.ranges import Count, NotNegative, Positive, Range, Ranged, Share, require_range
+from bench.norms import L2 as L2, LINF as LINF, Norm as Norm, growth as growth, norm as norm, per_image as per_image
+from bench.randomness import Streams as Streams
+from bench.training.inner import Adversarial as Adversarial, Inner as Inner, switched as switched
+from bench.training.method import METHODS as METHODS, Method as Method, Preset as Preset, compose as compose
+from bench.training.ranges import (
+    Count as Count,
+    NotNegative as NotNegative,
+    Positive as Positive,
+    Range as Range,
+    Ranged as Ranged,
+    Share as Share,
+    require_range as require_range,
+)
 from bench.training.recipe import (
-    Descend,
-    Last,
-    Objective,
-    OneHot,
-    Recipe,
-    Span,
-    State,
-    Stateless,
-    Uniform,
-    blend,
+    Descend as Descend,
+    Last as Last,
+    Objective as Objective,
+    OneHot as OneHot,
+    Recipe as Recipe,
+    Span as Span,
+    State as State,
+    Stateless as Stateless,
+    Uniform as Uniform,
+    blend as blend,
 )
-from bench.training.schedule import Schedule
-from bench.training.values import Batch, Context, Losses, Reach, Tally, Targets, Weights, constant
-
-__all__ = [
-    "ATTACKS",
-    "ATTACK_CHECKS",
-    "L2",
-    "LINF",
-    "METHODS",
-    "METHOD_CHECKS",
-    "RECIPE_CHECKS",
-    "Adversarial",
-    "Attack",
-    "Attributed",
-    "BadBudget",
-    "BadModel",
-    "BadOption",
-    "BadRecipe",
-    "Batch",
-    "BenchError",
-    "Context",
-    "Count",
-    "Descend",
-    "Inner",
-    "Last",
-    "LineUp",
-    "Losses",
-    "Meter",
-    "Method",
-    "Norm",
-    "NotNegative",
-    "Objective",
-    "OneHot",
-    "Passes",
-    "Positive",
-    "Preset",
-    "Range",
-    "Ranged",
-    "Reach",
-    "Recipe",
-    "Rig",
-    "Schedule",
-    "Search",
-    "Share",
-    "Span",
-    "Standing",
-    "State",
-    "Stateless",
-    "Streams",
-    "Tally",
-    "Targets",
-    "Uniform",
-    "Weights",
-    "ascend",
-    "blend",
-    "compose",
-    "constant",
-    "cross_entropy",
-    "dlr",
-    "gradient",
-    "growth",
-    "kl",
-    "margin",
-    "norm",
-    "one_hot",
-    "per_image",
-    "probability_margin",
-    "require_range",
-    "separable",
-    "switched",
-    "targeted_dlr",
-    "targeted_margin",
-]
+from bench.training.schedule import Schedule as Schedule
+from bench.training.values import (
+    Batch as Batch,
+    Context as Context,
+    Losses as Losses,
+    Reach as Reach,
+    Tally as Tally,
+    Targets as Targets,
+    Weights as Weights,
+    constant as constant,
+)

@@ -75,8 +75,7 @@ def leaderboard(
 
     Example: evenbench leaderboard --db results/demo/bench.duckdb --sort nsd
     """
-    from bench.report.leaderboard import boards, render
-    from bench.report.leaderboard import calibration as calibrated
+    from bench.report.leaderboard import boards, calibration as calibrated, render
 
     form = "json" if as_json else format
     if form == "table" and out is not None:
@@ -170,8 +169,7 @@ def check(
     """
     from bench.report.formats import json_text
     from bench.report.margins import Margins
-    from bench.report.regression import asked
-    from bench.report.regression import check as judged
+    from bench.report.regression import asked, check as judged
 
     decision = judged(
         store_at(db),

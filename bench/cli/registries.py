@@ -133,8 +133,7 @@ def show(
     Example: evenbench show trades+adr --dataset digits
     """
     from bench.training.method import compose, lineage
-    from bench.training.recipe import SLOTS
-    from bench.training.recipe import as_json as plain
+    from bench.training.recipe import SLOTS, as_json as plain
 
     with results_alone():  # packages are imported
         plan = compose(method, dataset=dataset, preset=preset)

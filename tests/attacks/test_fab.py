@@ -11,8 +11,7 @@ from bench.attacks import standing as module
 from bench.attacks.base import Attributed
 from bench.attacks.fab import FAB, FAB_T, FAB_UNTARGETED, nearest
 from bench.attacks.prepare import prepared
-from bench.conformance.attacks import EPS as LINEAR_EPS
-from bench.conformance.attacks import black_and_white
+from bench.conformance.attacks import EPS as LINEAR_EPS, black_and_white
 from bench.errors import BadOption
 from bench.evaluation.meter import Meter
 from bench.norms import L2, LINF, Norm

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from pyautoattack.fab_projections import projection_l2, projection_linf
 from scipy.optimize import linprog, minimize
 from torch import Tensor

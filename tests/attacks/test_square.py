@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import square as module
-from bench.attacks import standing as standing_module
+from bench.attacks import square as module, standing as standing_module
 from bench.attacks.base import Attributed, Passes
 from bench.attacks.square import SQUARE, Square
 from bench.attacks.square_windows import CHANGES

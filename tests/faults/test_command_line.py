@@ -6,8 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import typer
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from bench.cli.command import app
 

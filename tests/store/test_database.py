@@ -17,8 +17,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from bench.duck import connect
 from bench.errors import BadQuery, BadStore, DiskFull, StoreBusy

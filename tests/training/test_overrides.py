@@ -5,8 +5,7 @@ from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bench.errors import BadRecipe, UnknownName
 from bench.training.overrides import field_at, override, parse, spell

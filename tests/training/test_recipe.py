@@ -7,8 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from bench.errors import BadRecipe
 from bench.fingerprint import fingerprint

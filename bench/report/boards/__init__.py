@@ -11,21 +11,14 @@ database's views, in class order, so that the same database gives the same bytes
     layout.py     the tables that boards are shown as
 """
 
-from bench.report.boards.assemble import boards
-from bench.report.boards.columns import SORTS
-from bench.report.boards.counts import EVERYTHING, Queryable, Scope
-from bench.report.boards.values import CLEAN, Board, Row, Score, arenas, tell_apart
-
-__all__ = [
-    "CLEAN",
-    "EVERYTHING",
-    "SORTS",
-    "Board",
-    "Queryable",
-    "Row",
-    "Scope",
-    "Score",
-    "arenas",
-    "boards",
-    "tell_apart",
-]
+from bench.report.boards.assemble import boards as boards
+from bench.report.boards.columns import SORTS as SORTS
+from bench.report.boards.counts import EVERYTHING as EVERYTHING, Queryable as Queryable, Scope as Scope
+from bench.report.boards.values import (
+    CLEAN as CLEAN,
+    Board as Board,
+    Row as Row,
+    Score as Score,
+    arenas as arenas,
+    tell_apart as tell_apart,
+)
