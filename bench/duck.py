@@ -11,6 +11,8 @@ from pathlib import Path
 
 import duckdb
 
+from bench.errors import BadStore
+
 ALONE = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 BLOCK = "default_block_size"
 
@@ -24,7 +26,13 @@ def connect(
         path: of the file; made where it is not.
         read_only: whether nothing can be written to it.
         block: bytes of a block, for a file that is made.
+
+    Raises:
+        BadStore: there is something else than a file at the path.
+        OSError: the system does not know such a path.
     """
+    if path is not None and path.exists() and not path.is_file():  # opening a pipe may never end
+        raise BadStore(f"{path} is no file, so it is no database; name another with --db")
     name = str(path.absolute()) if path else ":memory:"  # a path that begins with / is no address
     config: dict[str, str | bool | int | float | list[str]] = {**ALONE} if block is None else {**ALONE, BLOCK: block}
     return duckdb.connect(name, read_only=read_only, config=config)

@@ -239,6 +239,10 @@ def typed(kind: type, table: Mapping[str, Any], where: str, skip: tuple[str, ...
         kinds = get_args(hints[key]) if isinstance(hints[key], UnionType) else (hints[key],)
         plain = tuple(get_origin(k) or k for k in kinds)
         items = get_args(kinds[0]) if plain == (list,) else ()
+        if isinstance(value, str) and "\0" in value:
+            raise BadStudy(
+                f"{where}: {key} = {brief(repr(value))} holds a NUL character, which no name can; leave it out"
+            )
         fits = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
         if not fits or (items and not all(type(item) is items[0] for item in value)):
             wanted = " or ".join(getattr(k, "__name__", str(k)) if not get_args(k) else str(k) for k in kinds)

@@ -464,7 +464,7 @@ def test_flipped_bytes_are_an_error_in_one_line_or_harmless(store: Store) -> Non
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
     for act in (Store(tmp_path).create, lambda: Store(tmp_path).rows("SELECT 1")):
-        with pytest.raises(BadStore, match="directory") as error:
+        with pytest.raises(BadStore, match="is no file") as error:
             act()
         one_line(error)
 
@@ -788,3 +788,11 @@ def test_what_a_killed_import_left_goes_with_the_next(tmp_path: Path) -> None:
     left.touch()
     store.create()
     assert not left.exists()
+
+
+def test_a_pipe_or_a_folder_is_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        for use in (lambda store: store.rows("SELECT 1"), lambda store: store.add_attack(CLEAN)):
+            with pytest.raises(BadStore, match="is no file, so it is no database; name another with --db"):
+                use(Store(path))

@@ -237,3 +237,8 @@ def test_a_chain_of_teachers_may_be_long():
     with pytest.raises(BadStudy, match="in a circle: e0 → e1 → ") as refused:
         Study("long", "digits", entries).order()
     assert len(str(refused.value)) < 400
+
+
+def test_a_nul_character_is_no_part_of_a_name(load):
+    with pytest.raises(BadStudy, match=r"dataset = .* holds a NUL character, which no name can; leave it out"):
+        load("[entries.natural]", HEAD.replace('"digits"', '"a\\u0000b"'))
