@@ -236,7 +236,7 @@ class Store:
     def shown(self, sql: str) -> pd.DataFrame:
         """The answer to a SQL query for a person: as `query`, but with what JSON has no word for as text."""
         with self._asking(sql, ()) as answer:
-            return plain.frame(answer)
+            return plain.frame(answer, sql)
 
     def rows(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The answer to a SQL query, as tuples; as `query`, but without the cost of importing pandas."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -26,6 +27,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         ("TIMESTAMP '2020-01-01 10:00:00'", "2020-01-01T10:00:00"),
         ("DATE '2020-01-01'", "2020-01-01"),
         ("TIME '10:00'", "10:00:00"),
+        ("{'at': TIMESTAMPTZ 'infinity'}", "{'at': infinity}"),
         ("['a6b2f1c0-0000-4000-8000-000000000000'::UUID, NULL]", ["a6b2f1c0-0000-4000-8000-000000000000", None]),
         ("[1.5, NULL, 'nan'::DOUBLE]", [1.5, None, None]),
         ("[1.50::DECIMAL(5, 2)]", [1.5]),
@@ -41,6 +43,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def test_an_answer_as_json(store: Store, sql: str, wanted: object) -> None:
     told = store.shown(f"SELECT {sql} AS a").to_json(orient="records")
     assert json.loads(told) == [{"a": wanted}]
+
+
+@pytest.mark.parametrize("end", ["", ";", " -- so far", ";\n-- so far\n;"])
+def test_times_with_a_zone_beside_other_columns(store: Store, end: str) -> None:
+    at = "TIMESTAMPTZ '2020-01-01 10:00:00+00' + to_days(x::INTEGER)"
+    told = store.shown(f'SELECT 1; SELECT x AS "a""b", {at} AS at FROM range(2) t(x) ORDER BY x DESC{end}')
+    rows = json.loads(told.to_json(orient="records"))
+    assert [row['a"b'] for row in rows] == [1, 0]
+    read = [datetime.fromisoformat(row["at"]) for row in rows]  # in the zone of this machine
+    assert read == [datetime(2020, 1, day, 10, tzinfo=UTC) for day in (2, 1)]
 
 
 def test_two_columns_of_one_name(store: Store) -> None:
