@@ -65,3 +65,23 @@ def test_images(tmp_path: Path, rows: int) -> None:
     )
     with pytest.raises(BadData, match=r"bomb\.parquet has .* bytes and would unpack to"):
         load(str(path))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*given: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied", "w.pt")
+
+    monkeypatch.setattr(torch, "load", denied)
+    torch.save({"w": torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(BadCheckpoint, match=r"cannot be read \(Permission denied\); mend its permissions"):
+        read_foreign(tmp_path / "w.pt")
+    with pytest.raises(BadData, match=r"cannot be read \(Permission denied\); mend its permissions"):
+        evidence_in(tmp_path / "w.pt", load_digits("test"))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.pt"])
+def test_nobody_is_advised_to_load_what_is_not_safe(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"junk" * 100)
+    with pytest.raises(BadData, match="must hold arrays of numbers and nothing else") as refused:
+        evidence_in(tmp_path / name, load_digits("test"))
+    assert "pickle" not in str(refused.value)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.attacks.base import Attack, Attributed
 from bench.attacks.external import without_rounding
 from bench.data.images import Images
-from bench.errors import BadData
+from bench.errors import BadData, brief
 from bench.evaluation.adversarials import FORMAT, RECORD
 from bench.norms import Norm
 from bench.randomness import Streams
@@ -145,8 +145,12 @@ def read(path: Path, images: Images) -> Gathered:
         check_size(path, sum(array.numel() * array.element_size() for array in arrays.values()))
     except BadData:
         raise
+    except PermissionError as problem:
+        raise BadData(f"{path} cannot be read ({problem.strerror}); mend its permissions") from None
     except Exception as problem:  # of a damaged file, whatever its library raises
-        said = str(problem).strip().partition("\n")[0] or type(problem).__name__
+        said = brief(str(problem)) or type(problem).__name__
+        if "pickle" in said:  # numpy and torch would advise to load it nevertheless
+            said = "it is damaged, or holds objects of Python"
         raise BadData(f"{path} cannot be read ({said}); it must hold arrays of numbers and nothing else") from None
     pixels = kept(path, arrays, record, images) if record else offered(path, arrays)
     if pixels.shape[1:] != images.shape:

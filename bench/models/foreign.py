@@ -36,6 +36,8 @@ def read_foreign(path: Path) -> dict[str, Tensor]:
             found = _tensors(path)
     except BadData as problem:
         raise BadCheckpoint(str(problem)) from None
+    except PermissionError as problem:
+        raise BadCheckpoint(f"{path} cannot be read ({problem.strerror}); mend its permissions") from None
     except Exception as problem:  # damaged bytes lead the unpickler to whatever error
         if any(sign in str(problem) for sign in SIGNS_OF_CODE):
             raise BadCheckpoint(
