@@ -82,7 +82,9 @@ def test_files_of_another_kind_are_refused_and_never_run(
         assert not (here / "harmed").exists()
 
 
-@pytest.mark.parametrize("what", ["empty", "no classes", "one class", "text as image", "cut image", "sizes", "loop"])
+@pytest.mark.parametrize(
+    "what", ["empty", "no classes", "one class", "text as image", "cut image", "sizes", "loop", "fifo"]
+)
 def test_wrong_folders_of_images_are_refused_in_a_line(what: str, sound: Path, tmp_path: Path) -> None:
     with copied(sound, tmp_path) as here:
         folder = here / "other"
