@@ -287,17 +287,17 @@ def driver(tmp_path: Path, unit: str, **options: Any) -> subprocess.Popen[str]:
     script.write_text(
         textwrap.dedent(
             f"""
-            import sys
-            from pathlib import Path
+            import os, sys, time
             if __name__ == "__main__":
                 sys.path.insert(0, {str(tmp_path)!r})
                 from bench.study.pool import Processes
                 from units_of_a_test import *
                 with Processes(1) as pool:
                     pool.submit({unit})
-                    while True:
+                    while os.getppid() == {os.getpid()}:  # no orphan of the tests lives on
                         for future in pool.wait(lambda *_: None):
                             print(future.result(), flush=True)
+                        time.sleep(0.05)
             """
         )
     )
