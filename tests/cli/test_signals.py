@@ -20,7 +20,11 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 
 @pytest.fixture(autouse=True)
 def _none_came(monkeypatch):
+    """As in a terminal, though the tests may run in the background, where shells have Ctrl-C ignored."""
     monkeypatch.setattr(signals, "_came", [])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @BOTH
