@@ -5,6 +5,7 @@
     with whole_unless_there(path) as beside:    a file, unless another process was faster
     sweep(path)                                 removes what kills left there
     with alone(path, wait):                     no other process does so with this path
+    let_by(path, wait)                          nobody has it so any more
     check_writable(path)                        refused now, not after the work whose result it is to hold
 
 What is written to `beside` is at `path` once the block has ended, complete and on the disk; an older one stays until
@@ -32,8 +33,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-POLL = 0.05
+POLL = 0.02
 """Seconds between two attempts to get a lock."""
+MANNERS = 2.0
+"""Seconds for which those who only want to be let by leave a lock to others."""
 LONGEST = 200
 """Bytes of a file's name: what is written beside it is called longer, and file systems take 255."""
 ROOM = 50
@@ -182,8 +185,7 @@ def alone(path: Path, wait: Callable[[float], object]) -> Iterator[None]:
         path: a file, there or not; its folder is made.
         wait: told again and again how many seconds the wait has taken; what it raises ends it.
     """
-    place = path.resolve()
-    name, begun, held = place.with_name(f"{place.name}.lock"), time.monotonic(), None
+    name, begun, held = _lock_of(path), time.monotonic(), None
     with suppress(OSError):
         while (held := _locked(name)) is None:
             wait(time.monotonic() - begun)
@@ -192,9 +194,55 @@ def alone(path: Path, wait: Callable[[float], object]) -> Iterator[None]:
         yield
     finally:
         if held is not None:
+            wanted = os.fstat(held).st_size > 0
             with suppress(OSError):
                 name.unlink()  # whoever waits for it sees that it is gone, and makes another
             os.close(held)
+            if wanted:
+                time.sleep(2 * POLL)  # or this process could have it again before anybody else looked
+
+
+def let_by(path: Path, wait: Callable[[float], object]) -> None:
+    """Wait while another process has `path` alone; others that would have it so come first for `MANNERS` seconds.
+
+    Args:
+        path: a file.
+        wait: as in `alone`.
+    """
+    begun = time.monotonic()
+    with suppress(OSError):
+        while _is_locked(_lock_of(path), want=time.monotonic() - begun > MANNERS):
+            wait(time.monotonic() - begun)
+            time.sleep(5 * POLL)
+
+
+def _lock_of(path: Path) -> Path:
+    place = path.resolve()
+    return place.with_name(f"{place.name}.lock")
+
+
+def _is_locked(name: Path, *, want: bool) -> bool:
+    """Whether another process has locked a file; if it is wanted, with a mark (see `_want`).
+
+    Raises:
+        OSError: it is not there, or cannot be locked.
+    """
+    if fcntl is None:
+        return False
+    with name.open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if want:
+                _want(file.fileno())
+            return True
+    return False
+
+
+def _want(lock: int) -> None:
+    """Leave a mark in a lock that another process has, so that it lets others come first afterwards."""
+    with suppress(OSError):
+        os.pwrite(lock, b"w", 0)
 
 
 def _locked(name: Path) -> int | None:
@@ -211,7 +259,9 @@ def _locked(name: Path) -> int | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(file), name.stat()):
             return file
-    except (BlockingIOError, FileNotFoundError):  # held; or removed by who held it
+    except BlockingIOError:
+        _want(file)
+    except FileNotFoundError:  # removed by who held it
         pass
     except OSError:
         os.close(file)

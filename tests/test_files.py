@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from bench.files import (
     alone,
     check_writable,
     is_full,
+    let_by,
     name_for,
     sweep,
     whole,
@@ -200,6 +202,34 @@ def test_a_path_is_had_alone_and_free_again_afterwards(tmp_path):
     with alone(path, held):
         pass
     assert names(path.parent) == []
+
+
+def test_who_is_let_by_makes_no_lock_and_is_waited_for(tmp_path):
+    path = tmp_path / "x"
+    let_by(path, held)
+    with alone(path, held), pytest.raises(Held):
+        let_by(path, held)
+    let_by(path, held)
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_others_want_is_not_had_again_before_they_looked(tmp_path):
+    turns = []
+
+    def work(name: str) -> None:
+        for _ in range(5):
+            with alone(tmp_path / "x", lambda _: None):
+                turns.append(name)
+                time.sleep(0.03)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    changes = sum(one != other for one, other in pairwise(turns))
+    assert len(turns) == 10
+    assert changes >= 3, turns
 
 
 def test_who_waits_comes_next_and_is_told_how_long_it_took(tmp_path):

@@ -23,7 +23,9 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; a
 Precision = Annotated[str, typer.Option("--precision", help="fp32 or bf16.")]
 DEFAULT_DB = Path("results/bench.duckdb")
 PATIENCE = 600.0
-"""Seconds that a verb waits for the database which has hours of work to lose."""
+"""Seconds that a verb waits for the database which would write to it."""
+READERS = 60.0
+"""Seconds that the others do."""
 
 
 def device_of(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.console import stderr, stdout
-from bench.cli.options import DEFAULT_DB, AsJson, Db
+from bench.cli.options import DEFAULT_DB, PATIENCE, READERS, AsJson, Db
 from bench.cli.replacing import BOARDS, PICTURES, Force, place_for
 from bench.errors import BadStore, UnknownName
 from bench.files import check_writable, write_text
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command(hidden=True)(checks)
 
 
-def store_at(path: Path, patience: float = 10.0) -> Store:
+def store_at(path: Path, patience: float = READERS) -> Store:
     """The database, saying so when it has to be waited for, for so many seconds at most."""
     from bench.store.database import Store
 
@@ -252,7 +252,7 @@ def merge(
     """
     if not (folder / "manifest.json").is_file():
         raise BadStore(f"{folder} holds no manifest.json; name a folder that 'evenbench export' wrote")
-    store = store_at(db)
+    store = store_at(db, PATIENCE)
     store.create()
     new = store.merge(folder)
     stderr().print(f"{new} new evaluations in {db}", markup=False, soft_wrap=True)

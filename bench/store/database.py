@@ -8,7 +8,6 @@ does one transaction and closes it, and readers get in between. A reader sees al
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, astuple, dataclass, fields
@@ -19,13 +18,14 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from bench.duck import confine, connect
-from bench.errors import BadStore, StoreBusy
+from bench.duck import confine
+from bench.errors import BadStore
 from bench.files import beside, sweep
 from bench.outcomes import Outcomes
 from bench.store import bundle, plain
 from bench.store.bounds import refuse_all_but_reading
-from bench.store.problems import bad_query, explained, holder
+from bench.store.opening import opened
+from bench.store.problems import bad_query, explained
 from bench.store.rows import (
     AttackRow,
     CheckpointRow,
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-POLL = 0.05
-"""Seconds between two attempts to open a file that is held."""
-
 _GATE = threading.RLock()
 # DuckDB shares one instance between the connections of a process and refuses to mix reading with writing there.
 
@@ -62,7 +59,7 @@ class Store:
     Attributes:
         path: the DuckDB file.
         patience: seconds to wait for another process that holds the file.
-        say: told once, in one line, when a wait begins.
+        say: told in one line that a wait takes long, the more rarely the longer.
 
     Every operation raises BadStore where the file is missing, damaged, foreign, read-only or of a newer schema,
     StoreBusy where it is held for longer than `patience`, and DiskFull where it cannot grow.
@@ -291,53 +288,31 @@ class Store:
     @contextmanager
     def _reading(self, reach: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with _GATE, explained(self.path):
-            connection = self._connect(read_only=True, reach=reach)
-            try:
-                if not is_current(connection, self.path):
-                    connection.close()
-                    with self._writing():
-                        pass  # migrates
-                    connection = self._connect(read_only=True, reach=reach)
+            with self._opened(read_only=True, reach=reach) as connection:
+                if is_current(connection, self.path):
+                    yield connection
+                    return
+            with self._writing():
+                pass  # migrates
+            with self._opened(read_only=True, reach=reach) as connection:
                 yield connection
-            finally:
-                connection.close()
 
     @contextmanager
     def _writing(self, reach: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        with _GATE, explained(self.path):
-            connection = self._connect(read_only=False, reach=reach)
+        with _GATE, explained(self.path), self._opened(read_only=False, reach=reach) as connection:
+            migrate(connection, self.path)
+            connection.begin()
             try:
-                migrate(connection, self.path)
-                connection.begin()
-                try:
-                    yield connection
-                    connection.commit()
-                except BaseException:
-                    roll_back(connection)
-                    raise
-            finally:
-                connection.close()
+                yield connection
+                connection.commit()
+            except BaseException:
+                roll_back(connection)
+                raise
 
-    def _connect(self, *, read_only: bool, reach: Path | None) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _opened(self, *, read_only: bool, reach: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
         if not self.path.exists():
             raise BadStore(f"there is no database at {self.path}; 'evenbench demo' makes one, --db names another")
-        deadline = time.monotonic() + self.patience
-        waiting = False
-        while True:
-            try:
-                connection = connect(self.path, read_only=read_only)
-                confine(connection, reach)
-                return connection
-            except duckdb.Error as error:
-                held_by = holder(error)
-                if held_by is None:
-                    raise
-                if time.monotonic() >= deadline:
-                    raise StoreBusy(
-                        f"{self.path} is still held by {held_by} after {self.patience:g} s; wait for it to finish "
-                        "or stop it and run again, or name another database with --db"
-                    ) from None
-                if not waiting:
-                    self.say(f"{self.path} is held by {held_by}; waiting up to {self.patience:g} s")
-                    waiting = True
-                time.sleep(POLL)
+        with opened(self.path, read_only=read_only, patience=self.patience, say=self.say) as connection:
+            confine(connection, reach)
+            yield connection

@@ -26,8 +26,10 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise _explain(path, error, error.errno) from None
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
+    except (duckdb.InterruptException, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from None  # DuckDB has made either of it
     except duckdb.Error as error:
         raise _explain(path, error, None) from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cli import run
+from bench.cli import options, reading, run
 from bench.outcomes import Outcomes
 from bench.store.database import Store
 from bench.store.rows import AttackRow, CheckpointRow
@@ -122,6 +122,14 @@ def test_export_and_import_give_the_same_board(db, capsys, tmp_path):
         assert run(["leaderboard", "--db", path, "--json"]) == 0
         boards.append(capsys.readouterr().out)
     assert boards[0] == boards[1]
+
+
+def test_an_import_waits_as_long_as_all_that_writes(db, monkeypatch):
+    asked, opened = [], reading.store_at
+    monkeypatch.setattr(reading, "store_at", lambda *given: asked.append(given[1:]) or opened(*given))
+    assert run(["export", "parquet", "--db", db]) == 0
+    assert run(["import", "parquet", "--db", db]) == 0
+    assert asked == [(), (options.PATIENCE,)]
 
 
 def test_sql_answers_and_cannot_write(db, capsys):
