@@ -24,9 +24,8 @@ from bench.report.inference.crossed import (
     class_accuracies,
     components,
     image_means,
-    quantile,
 )
-from bench.report.inference.family import level_of_each
+from bench.report.inference.family import FLIPS, level_of_each
 from bench.report.inference.paired import tango
 from bench.report.trials import Side, Trials
 
@@ -100,13 +99,14 @@ class _Measured:
         return [place for place, one in enumerate(self.kinds) if one == kind]
 
 
-def changes(met: Sequence[Trials], question: Question, alpha: float) -> list[tuple[Change, ...]]:
+def changes(met: Sequence[Trials], question: Question, alpha: float, *, flips: int = FLIPS) -> list[tuple[Change, ...]]:
     """Every figure under every attack, (len(met),) in the order given: accuracy, worst class, NSD, then the classes.
 
     Args:
         met: data and attacks.
         question: what may vary.
         alpha: one minus the probability that all intervals hold at once; in (0, 1).
+        flips: how many draws `inference.family.level_of_each` makes.
 
     A class with fewer than two images has no row; nor has the NSD where a network is right about nothing, or where
     there are fewer than two classes.
@@ -114,7 +114,7 @@ def changes(met: Sequence[Trials], question: Question, alpha: float) -> list[tup
     measured = [_measured(one) for one in met]
     kinds: list[Kind] = sorted({kind for one in measured for kind in one.kinds})
     share = alpha / (len(kinds) + 1)  # the worst class is one more
-    levels = {kind: level_of_each(_blocks(measured, kind), share) for kind in kinds}
+    levels = {kind: level_of_each(_blocks(measured, kind), share, flips=flips) for kind in kinds}
     return [_changes(one, question, alpha, levels, share / len(met)) for one in measured]
 
 
@@ -160,11 +160,11 @@ def _joined(parts: Sequence[Figures]) -> Figures:
 def _changes(
     measured: _Measured, question: Question, alpha: float, levels: dict[Kind, float], for_worst: float
 ) -> tuple[Change, ...]:
-    found = components(measured.parts, measured.counts).estimate(question)
+    found = _estimate(measured, question)
     level = np.array([levels[kind] for kind in measured.kinds])
     ends = _ends(measured, found)
     (low, high), (single_low, single_high) = ends(level), ends(np.full_like(level, 2 * alpha))
-    needed = _needed(found.freedom, level)
+    needed = _needed(found, level)
     one, other = measured.baseline.seeds.mean(axis=0), measured.candidate.seeds.mean(axis=0)
     rows = [
         Change(
@@ -183,6 +183,14 @@ def _changes(
     worst_class = _worst(measured, question, alpha, for_worst) if measured.rows("class") else []
     order: tuple[Kind, ...] = ("accuracy", "worst class", "NSD", "class")
     return tuple(sorted([*rows, *worst_class], key=lambda row: order.index(row.kind)))
+
+
+def _estimate(measured: _Measured, question: Question) -> Estimate:
+    """All figures; where seeds and images vary, the classes lean on each other."""
+    found = components(measured.parts, measured.counts)
+    if question == "method":
+        found = found.leaning(np.array([kind == "class" for kind in measured.kinds]))
+    return found.estimate(question)
 
 
 def _ends(measured: _Measured, found: Estimate) -> Callable[[Array], tuple[Array, Array]]:
@@ -212,8 +220,9 @@ def _possible(kind: Kind, low: float, high: float) -> Ends:
     return (float(low), float(high)) if kind == "NSD" else (max(float(low), -1.0), min(float(high), 1.0))
 
 
-def _needed(freedom: Array, level: npt.ArrayLike) -> tuple[Array, Array]:
-    return quantile(freedom, 1 - np.asarray(level) / 2), quantile(freedom, np.full_like(freedom, POWER))
+def _needed(found: Estimate, level: npt.ArrayLike) -> tuple[Array, Array]:
+    """How many errors from 0 is surely off it, and how many more are that with the power POWER."""
+    return found.half(level) / found.error, found.half(2 * (1 - POWER)) / found.error
 
 
 def _worst(measured: _Measured, question: Question, alpha: float, level: float) -> list[Change]:
@@ -225,8 +234,8 @@ def _worst(measured: _Measured, question: Question, alpha: float, level: float) 
     paired = measured.trials.paired
     found = worst.difference(other, one, counts, question, paired=paired)
     interval, single = found.interval(level), found.interval(2 * alpha)
-    error, freedom = found.named()
-    needed = _needed(np.array([freedom]), level / len(rows))
+    named = found.named()
+    needed = _needed(named, level / len(rows))
     names = [measured.names[rows[int(side.seeds.mean(axis=0).argmin())]] for side in (one, other)]
     return [
         Change(
@@ -237,7 +246,7 @@ def _worst(measured: _Measured, question: Question, alpha: float, level: float) 
             found.value,
             _possible("worst class", *interval),
             _possible("worst class", *single),
-            error,
-            (float(needed[0][0]), float(needed[1][0])),
+            float(named.error),
+            (float(needed[0]), float(needed[1])),
         )
     ]

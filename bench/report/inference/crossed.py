@@ -4,20 +4,24 @@ A figure of S networks on n images (an accuracy, a class's, an NSD) is S values 
 them, its influence: for an accuracy (x_si - a_s) / n. What two methods differ by is such a figure too: seeds are blocks
 where both have the same ones, images always are.
 
-Of the variance of the mean over seeds, `seeds` and `images` are what shows between seeds and between images, and
-`rest`, what is left of either, is in both and is taken off once. The sum is at least either of the two, and has
-Satterthwaite's degrees of freedom.
+Of the variance of the mean over seeds, `seeds` and `images` are what shows between seeds and between images; `rest`,
+what is left of either, is in both. What seeds show is known from S of them only, and has Student's t of S - 1 degrees
+of freedom; what images show beyond the rest is known from n. The half-width of an interval is the root of the sum of
+the squares of the two (Howe). Satterthwaite's degrees of freedom, which stand in its place elsewhere, are far too many
+where a few seeds happen to agree: with three, intervals at 95 % cover 92 %, and those at 99.9 % cover 98.5 %.
 
 Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007), on variances where two factors are
-    crossed; Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2
-    (1946); Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021; Miller, Adding error
-    bars to evals (2024).
+    crossed; Howe, Approximate confidence limits on the mean of X + Y where X and Y are two tabled independent random
+    variables, J. American Statistical Association 69 (1974); Bouthillier et al., Accounting for variance in machine
+    learning benchmarks, MLSys 2021; Miller, Adding error bars to evals (2024); Smyth, Linear models and empirical Bayes
+    methods for assessing differential expression in microarray experiments, Statistical Applications in Genetics and
+    Molecular Biology 3 (2004), on variances that lean on their kin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,9 +37,9 @@ random)."""
 FEWEST_SEEDS = 3
 """Seeds of either side without which nothing is said of a method."""
 _MOST_FREEDOM = 10.0
-"""Degrees of freedom with fewer seeds than that. Satterthwaite's are those of the images where two seeds happen to
-agree, which says little: on the digits study's own seeds, two against two, 5 % of all checks would find one side
-worse, and 2 % do so."""
+"""Degrees of freedom of the sum of the components with two seeds, at most. Two seeds tell next to nothing of how much
+seeds differ, and Student's t of one degree of freedom as much: with that, nothing would ever be seen. On the digits
+study's own seeds, two against two, 2 % of all checks then find one side worse."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,26 @@ class Estimate:
 
     Attributes:
         value: the estimates.
-        error: their standard errors.
-        freedom: degrees of freedom of the errors, at least 1.
+        terms: what their variances are the sums of, each with its degrees of freedom.
     """
 
     value: Array
-    error: Array
-    freedom: Array
+    terms: tuple[tuple[Array, Array], ...]
+
+    @property
+    def error(self) -> Array:
+        """Standard errors."""
+        return np.sqrt(sum((variance for variance, _ in self.terms), np.zeros_like(self.value)))
+
+    def half(self, alpha: npt.ArrayLike = 0.05) -> Array:
+        """Half the widths of the intervals, with half of `alpha` at either end."""
+        share = 1 - np.asarray(alpha, dtype=np.float64) / 2
+        squares = (variance * quantile(freedom, share) ** 2 for variance, freedom in self.terms)
+        return np.sqrt(sum(squares, np.zeros_like(self.value)))
 
     def interval(self, alpha: npt.ArrayLike = 0.05) -> tuple[Array, Array]:
-        """Lower and upper ends, by Student's t, with half of `alpha` at either."""
-        half = self.error * quantile(self.freedom, 1 - np.asarray(alpha, dtype=np.float64) / 2)
+        """Lower and upper ends."""
+        half = self.half(alpha)
         return self.value - half, self.value + half
 
 
@@ -101,10 +114,34 @@ class Components:
 
     def estimate(self, question: Question) -> Estimate:
         """The mean with the error that the question asks for; of single networks only images tell of it."""
+        of_images, of_seeds = (self.images, self.images_freedom), (self.seeds, np.maximum(self.seeds_freedom, 1))
         if question == "checkpoints" or self.networks == 1:
-            return Estimate(self.value, np.sqrt(self.images), self.images_freedom)
+            return Estimate(self.value, (of_images,))
         if question == "images":
-            return Estimate(self.value, np.sqrt(self.seeds), np.maximum(self.seeds_freedom, 1))
+            return Estimate(self.value, (of_seeds,))
+        if self.networks < FEWEST_SEEDS:
+            return Estimate(self.value, (self._of_two(),))
+        beyond = np.maximum(self.images - self.rest, 0)
+        return Estimate(self.value, ((beyond, self.images_freedom), (self.seeds, self.seeds_freedom)))
+
+    def leaning(self, kin: npt.NDArray[np.bool_]) -> Components:
+        """With figures of kin, such as classes, whose seeds tell of each other: twice the degrees of freedom.
+
+        What seeds show of a figure is the mean of its own and of what all its kin show together, in proportion to their
+        images; or its own where that is more, so that a figure whose seeds really differ more is not made to look
+        certain. With two seeds or fewer all stays as it is.
+
+        Args:
+            kin: (J,) which figures these are.
+        """
+        if self.networks < FEWEST_SEEDS or not kin.any():
+            return self
+        together = self.images * self.seeds[kin].sum() / self.images[kin].sum()
+        seeds = np.where(kin, np.maximum(self.seeds, (self.seeds + together) / 2), self.seeds)
+        return replace(self, seeds=seeds, seeds_freedom=np.where(kin, 2, 1) * self.seeds_freedom)
+
+    def _of_two(self) -> tuple[Array, Array]:
+        """The variance at two seeds, at least either component, with Satterthwaite's degrees of freedom, bounded."""
         variance = np.maximum(self.seeds + self.images - self.rest, np.maximum(self.seeds, self.images))
         spread = (
             self.seeds**2 / self.seeds_freedom
@@ -112,9 +149,7 @@ class Components:
             + self.rest**2 / (self.seeds_freedom * self.images_freedom)
         )
         freedom = np.divide(variance**2, spread, out=np.array(self.images_freedom), where=spread > 0)
-        if self.networks < FEWEST_SEEDS:
-            freedom = np.minimum(freedom, _MOST_FREEDOM)
-        return Estimate(self.value, np.sqrt(variance), np.maximum(freedom, self.seeds_freedom))
+        return variance, np.maximum(np.minimum(freedom, _MOST_FREEDOM), self.seeds_freedom)
 
 
 def components(parts: Sequence[Figures], counts: npt.ArrayLike) -> Components:

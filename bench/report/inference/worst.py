@@ -66,11 +66,14 @@ class Difference:
         low, high = self.pairs.interval(alpha / len(self.pairs.value))
         return float(low.max(axis=1).min()), float(high.max(axis=1).min())
 
-    def named(self) -> tuple[float, float]:
-        """Standard error of the difference of these two classes, and its degrees of freedom."""
+    def named(self) -> Estimate:
+        """The difference of these two classes alone."""
         b = int(self.pairs.value.max(axis=1).argmin())
         a = int(self.pairs.value[b].argmax())
-        return float(self.pairs.error[b, a]), float(self.pairs.freedom[b, a])
+        terms = tuple(
+            (variance[b, a], np.broadcast_to(free, variance.shape)[b, a]) for variance, free in self.pairs.terms
+        )
+        return Estimate(self.pairs.value[b, a], terms)
 
 
 def difference(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report.inference.crossed import Figures, class_accuracies
-from bench.report.inference.fairness import corrected, figures, floor, interval
+from bench.report.inference.crossed import Figures, class_accuracies, components
+from bench.report.inference.fairness import corrected, figures, floor, interval, slope
 from bench.report.metrics import nsd
 
 COUNTS = np.full(10, 72)
@@ -60,16 +60,30 @@ def test_intervals_of_edges():
 
 def test_influences_are_the_slope_of_the_nsd():
     rng = np.random.default_rng(0)
-    labels = np.arange(720) % 10
+    labels = np.arange(72000) % 10
     members = labels == np.arange(10)[:, None]
-    correct = rng.random((2, 720)) < np.take(PROFILES["digits"], labels)
-    classes = class_accuracies(correct, members)
-    made = figures(classes, COUNTS)
-    assert made.seeds[:, 0] == pytest.approx(corrected(classes.seeds, COUNTS))
+    correct = rng.random((2, labels.size)) < np.take(PROFILES["digits"], labels)
+    classes, counts = class_accuracies(correct, members), np.full(10, 7200)
+    made = figures(classes, counts)
+    assert made.seeds[:, 0] == pytest.approx(corrected(classes.seeds, counts))
     image = int(np.flatnonzero(correct[0])[0])
     step = classes.images[0, :, image]
-    slope = (nsd(classes.seeds[0] + 1e-4 * step) - nsd(classes.seeds[0] - 1e-4 * step)) / 2e-4
-    assert made.images[0, 0, image] == pytest.approx(slope, rel=1e-3)
+    moved = [corrected(classes.seeds[0] + sign * 0.1 * step, counts) for sign in (1, -1)]
+    assert made.images[0, 0, image] == pytest.approx((moved[0] - moved[1]) / 0.2, rel=0.02)
+    near = [nsd(PROFILES["digits"] + sign * 1e-6 * np.eye(10)[8]) for sign in (1, -1)]
+    assert slope(PROFILES["digits"])[8] == pytest.approx((near[0] - near[1]) / 2e-6, rel=1e-4)
+
+
+def test_where_classes_are_equal_the_interval_of_a_difference_covers():
+    rng = np.random.default_rng(3)
+    labels = np.arange(720) % 10
+    members = labels == np.arange(10)[:, None]
+    covered = []
+    for _ in range(200):
+        one, other = (figures(class_accuracies(rng.random((3, 720)) < 0.7, members), COUNTS) for _ in range(2))
+        low, high = components([one - other], [720]).estimate("method").interval()
+        covered.append(low[0] <= 0 <= high[0])
+    assert np.mean(covered) >= 0.95 - 3 * (0.05 * 0.95 / 200) ** 0.5
 
 
 def test_equal_classes_have_a_finite_slope():
