@@ -10,4 +10,5 @@ is a subject:
     family       many figures at one level: Holm, max-T by sign flips
     fairness     the NSD without its bias, its floor, its interval; as a mean over seeds
     worst        the worst class and the difference of two
+    sequential   evidence that may be looked at while the images come in
 """
