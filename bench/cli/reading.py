@@ -158,6 +158,8 @@ def check(
         str | None, typer.Option(help="What may vary: checkpoints, images or method; the last if not given.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where the check is inconclusive.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="File for the figures as JUnit's test cases.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="File for the verdict and its tables as Markdown.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a candidate is worse than a baseline on the same images, by intervals against margins.
@@ -167,6 +169,7 @@ def check(
 
     Example: evenbench check absld --against rslad --db results/demo/bench.duckdb
     """
+    from bench.report import handed
     from bench.report.formats import json_text
     from bench.report.margins import Margins
     from bench.report.regression import asked, check as judged
@@ -181,6 +184,9 @@ def check(
         question=asked(question),
         strict=strict,
     )
+    for file, text in ((junit, handed.junit), (markdown, handed.page)):
+        if file is not None:
+            give(text(decision), file)
     if as_json:
         give(json_text(decision.as_dict()))
     else:

@@ -91,6 +91,14 @@ def test_check_exits_with_its_verdict(db, capsys, candidate, baseline, code, wor
     assert [one["margin"] for one in verdict["findings"][0]["figures"][:4]] == [0.02, 0.08, 0.4, 0.08]
 
 
+def test_check_writes_for_other_programs(db, capsys, tmp_path):
+    files = ["--junit", str(tmp_path / "new" / "check.xml"), "--markdown", str(tmp_path / "check.md")]
+    assert run(["check", "bad", "--against", "good", "--db", db, *files]) == 1
+    assert capsys.readouterr().err.count("wrote ") == 2
+    assert "<testsuites" in (tmp_path / "new" / "check.xml").read_text()
+    assert (tmp_path / "check.md").read_text().startswith("# worse: bad@m#0 against good@m#0")
+
+
 def test_a_strict_check_fails_where_it_cannot_tell(db, capsys):
     for arguments, code in (([], 0), (["--strict"], 3)):
         assert run(["check", "other", "--against", "good", "--db", db, *arguments]) == code
