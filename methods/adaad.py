@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, Preset, State, Stateless, Targets, kl
+from bench.api import Batch, Context, Losses, Method, Preset, Share, State, Stateless, Targets, kl
 from methods import settings
 from methods.rslad import RSLAD
 
@@ -44,7 +44,7 @@ class TeacherEverywhere(Stateless):
 class AdaAD(RSLAD):
     """RSLAD's objective; asked for targets that follow x', the attack goes through the teacher too."""
 
-    alpha: float = 1.0
+    alpha: Share = 1.0
     """Share of the adversarial term; nothing is left for the clean one unless it is below 1."""
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:

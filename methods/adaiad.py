@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.api import Batch, Context, Inner, Losses, Method, Preset, Reach, Targets, constant
+from bench.api import Batch, Context, Inner, Losses, Method, Positive, Preset, Reach, Targets, constant
 from methods import settings
 from methods.adaad import AdaAD, TeacherEverywhere
 from methods.iad_1 import IAD1
@@ -28,7 +28,7 @@ from methods.iad_1 import IAD1
 class AdaIAD(IAD1):
     """Divergence from the teacher at the adversarial image, and from the student's own clean prediction."""
 
-    temperature: float = 30.0
+    temperature: Positive = 30.0
     as_released: bool = True
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bench.conformance.rig import Rig, separable
+from bench.errors import BadRecipe
 from bench.randomness import Streams
 from bench.training.inner import Inner
 from bench.training.method import compose
@@ -141,3 +142,9 @@ def test_presets_scale_as_the_release_does():
         assert (s.epochs, s.first_epochs_of_drops(), s.weight_decay) == (200, [100, 150], 5e-4)
         assert s.selection == "best-robust"
         assert math.isclose(s.eps, 8 / 255)
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), [(AdaAD, "alpha", 1.001), (AdaIAD, "temperature", 0.0)])
+def test_a_default_of_its_own_keeps_the_range(kind, field, value):
+    with pytest.raises(BadRecipe, match=f"{kind.__name__}.{field} is {value}; it must"):
+        kind(**{field: value})
