@@ -38,14 +38,15 @@ class Ranged:
 
 @cache
 def ranges_of(kind: type) -> list[tuple[str, Range]]:
-    """The fields of a class that have a range."""
-    hints = get_type_hints(kind, include_extras=True)
-    return [
-        (name, note)
-        for name, hint in hints.items()
+    """The fields of a class that have a range; one whose default a subclass changes keeps that of its base."""
+    ranges = {
+        name: note
+        for base in reversed(kind.__mro__)
+        for name, hint in get_type_hints(base, include_extras=True).items()
         for note in getattr(hint, "__metadata__", ())
         if isinstance(note, Range)
-    ]
+    }
+    return list(ranges.items())
 
 
 def require_range(slot: object, name: str, low: float, high: float = math.inf) -> None:

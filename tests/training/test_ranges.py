@@ -22,6 +22,7 @@ class Fields(Ranged):
 @dataclass(frozen=True)
 class More(Fields):
     other: Share = 0.0
+    rate: float = 2.0
 
 
 @pytest.mark.parametrize(
