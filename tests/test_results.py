@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_what_a_check_says_of_the_study(database, candidate, baseline, figure, w
 def test_seeds_of_one_method_are_never_worse_than_each_other(database):
     for candidate, baseline in (("pgd-at#0,1", "pgd-at#2,3"), ("pgd-at#2,3", "pgd-at#0,1")):
         assert check(Store(database), candidate, baseline).verdict in ("inconclusive", "not worse")
+
+
+def test_a_row_of_the_calibration_comes_out_again():
+    calibration = script("calibration")
+    page = (ROOT / "results" / "calibration-of-statistics.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(calibration.single_row(719, 'one class far below'))} |" in page
+
+
+def test_the_calibration_keeps_what_it_promises():
+    page = (ROOT / "results" / "calibration-of-statistics.md").read_text(encoding="utf-8")
+    assert float(re.search(r"say worse \(([0-9.]+) %\)", page)[1]) <= 5
+    (null,) = re.findall(r"## How often a check says worse, where nothing is.*?(?=\n## )", page, re.DOTALL)
+    rows = re.findall(r"^\| \d+ \| \d+ \| [^|]+ \| (\d+) \| ([0-9.]+) \|", null, re.MULTILINE)
+    assert len(rows) > 10
+    assert all(float(share) <= 5 + 300 * (0.05 * 0.95 / int(draws)) ** 0.5 for draws, share in rows)
 
 
 def test_an_interval_by_hand():
