@@ -18,6 +18,7 @@ import duckdb
 from bench.duck import connect
 from bench.errors import StoreBusy
 from bench.files import alone, let_by
+from bench.store.interrupting import interruptible
 from bench.store.problems import holder
 
 POLL = 0.02
@@ -101,6 +102,7 @@ def _connected(path: Path, wait: Wait, *, read_only: bool) -> Iterator[duckdb.Du
         wait.go_on(held_by)
         time.sleep(POLL)
     try:
-        yield connection
+        with interruptible(connection):
+            yield connection
     finally:
         connection.close()

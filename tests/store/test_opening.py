@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,6 +92,43 @@ def test_a_long_wait_is_said_after_a_second_and_then_the_more_rarely(monkeypatch
     now[0] = 600
     with pytest.raises(StoreBusy, match="after 600 s"):
         wait.go_on("another process")
+
+
+LONG = """
+import os, signal, sys, threading
+from pathlib import Path
+from bench.store.database import Store
+def stopped(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGTERM, stopped)
+threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+crossed = "SELECT count(*) FROM range(1000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+try:
+    Store(Path(sys.argv[1])).rows(crossed)
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGTERM) is stopped
+    print("interrupted")
+"""
+
+
+def test_a_long_query_ends_at_a_signal(store):
+    for _ in range(3):  # DuckDB alone waits for its threads, but not each time
+        done = subprocess.run(
+            [sys.executable, "-c", LONG, store.path], cwd=ROOT, capture_output=True, text=True, timeout=20
+        )
+        assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_a_signal_that_only_asks_leaves_the_query_to_its_end(store):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        found = store.rows("SELECT count(*) FROM range(10000) a, range(20000) b WHERE a.range * b.range % 7 = 3")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found[0][0] > 0
+    assert heard == [1]
 
 
 @pytest.mark.parametrize("made", [RuntimeError("Query interrupted"), duckdb.InterruptException("INTERRUPT Error")])
