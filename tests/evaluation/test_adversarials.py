@@ -61,7 +61,7 @@ def test_a_name_with_brackets_makes_a_folder_without():
 def test_a_chunk_that_is_done_again_replaces_its_file_and_what_a_kill_left(keeper):
     place = keeper.place(TRIAL)
     place.mkdir(parents=True)
-    (place / "00000003.safetensors.4194305.partial").write_bytes(b"half a file")
+    (place / "00000003.safetensors.4194305.7.partial").write_bytes(b"half a file")
     for value in (1.0, 2.0):
         keeper(TRIAL, np.array([3], np.uint32), torch.full((1, 1, 8, 8), value))
     (path,) = place.iterdir()

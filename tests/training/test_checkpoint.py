@@ -249,10 +249,10 @@ def test_a_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
 
 def test_what_an_interrupted_write_left_is_cleared_away(tmp_path):
     path = tmp_path / "c"
-    (tmp_path / "c.4194305.partial").write_bytes(b"half")
-    (tmp_path / "cc.4194305.partial").write_bytes(b"of another")
+    (tmp_path / "c.4194305.7.partial").write_bytes(b"half")
+    (tmp_path / "cc.4194305.7.partial").write_bytes(b"of another")
     write(checkpoint(), path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "cc.4194305.partial"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "cc.4194305.7.partial"]
 
 
 def test_judged_only_drops_what_only_training_needs():
