@@ -36,7 +36,7 @@ eps = "0.15"
 attacks = ["fgsm", "pgd-sat"]
 n = 40
 train_n = 200
-batch_size = 4
+batch_size = 1
 epochs = 25
 set = { "schedule.batch_size" = 16, "objective.inner.steps" = 2 }
 
@@ -136,7 +136,7 @@ def half_judged(place: Path) -> Callable[[], bool]:
 
     def asked() -> bool:
         try:
-            return bool(store.rows("SELECT count(*) FROM chunks")[0][0] >= 12)  # of 30: in the midst of fgsm
+            return bool(store.rows("SELECT count(*) FROM chunks")[0][0] >= 45)  # of 120: early in fgsm
         except BadStore:  # not there yet
             return False
 
