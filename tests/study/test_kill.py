@@ -216,7 +216,7 @@ def test_a_worker_that_is_killed_costs_its_chunk_only(tmp_path, uninterrupted, t
 def test_an_evaluation_in_one_process_is_killed_and_goes_on(tmp_path, uninterrupted, trained):
     shutil.copytree(trained / "out", tmp_path / "out")
     (network,) = selected(tmp_path)
-    arguments = ["evaluate", f"out/checkpoints/{network}", "--dataset", "digits", "--n", "40", "--batch-size", "4"]
+    arguments = ["evaluate", f"out/checkpoints/{network}", "--dataset", "digits", "--n", "40", "--batch-size", "1"]
     arguments += ["--attacks", "fgsm,pgd-sat", "--eps", "0.15", "--checks", "none", "--db", "b.duckdb"]
     Command(tmp_path, *arguments).until(half_judged(tmp_path)).kill()
     store = Store(tmp_path / "b.duckdb")
