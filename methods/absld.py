@@ -85,7 +85,7 @@ METHOD = Method(
     teachers=("teacher",),
     presets={
         **dict.fromkeys(
-            ("cifar10/paper", "cifar100/paper", "tiny-imagenet/paper"),
+            (*settings.CIFAR, "tiny-imagenet/paper"),
             Preset(replace(PAPER, selection="best-robust-plus-worst"), {"objective": RSLAD(scale=0.1)}),
         ),
         **settings.OURS,

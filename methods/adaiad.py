@@ -47,8 +47,7 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(settings.LONG),
-        "cifar100/paper": Preset(settings.LONG),
+        **dict.fromkeys(settings.CIFAR, Preset(settings.LONG)),
         **settings.OURS,
     },
 )

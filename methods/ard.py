@@ -47,14 +47,17 @@ def tempered(p: Tensor, temperature: float) -> Tensor:
     return p if temperature == 1 else (p.log() / temperature).softmax(1)
 
 
-def against_label(inner: Inner, ctx: Context, batch: Batch, reach: Reach) -> Tensor:
-    """Adversarial images (B,C,H,W) for max CE(S(x'), y), whatever the targets are."""
-    label = one_hot(batch.y, ctx.classes)
-    return inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
+class AgainstLabel(Adversarial):
+    """An objective that attacks the label, whatever the targets are."""
+
+    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
+        """max CE(S(x'), y)."""
+        label = one_hot(batch.y, ctx.classes)
+        return self.inner(ctx, lambda adv: cross_entropy(ctx.model(adv), label), batch.x, reach)
 
 
 @dataclass(frozen=True)
-class ARD(Adversarial):
+class ARD(AgainstLabel):
     """Clean cross-entropy and tempered divergence from the targets at the adversarial image."""
 
     temperature: Positive = 30.0
@@ -64,10 +67,6 @@ class ARD(Adversarial):
     scale: NotNegative = 1.0
     """Of the divergence, which is summed over the classes; 1 / K in the release."""
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
-
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """max CE(S(x'), y)."""
-        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """(1 - alpha) CE(S(x), y) and alpha t^2 KL(p_T^t(x) || p_S^t(x'))."""

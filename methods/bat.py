@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -35,9 +34,7 @@ from bench.api import (
     NotNegative,
     Preset,
     Reach,
-    Schedule,
     Targets,
-    Uniform,
     cross_entropy,
     kl,
     per_image,
@@ -101,14 +98,14 @@ class BAT(Adversarial):
         return Losses(cross_entropy(logits_lc, targets.at(adv.last_clean)), smooth, logits_clean, logits_fa)
 
 
-PAPER = Schedule(200, shape="piecewise", drops=(0.37, 0.445, 0.495), weight_decay=2e-4, selection="last")
+PAPER = replace(settings.OF_TRADES, epochs=200, drops=(0.37, 0.445, 0.495), selection="last")
 """Learning rate cut at epochs 75, 90 and 100 of 200."""
 
 METHOD = Method(
     slots={"objective": BAT()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(replace(PAPER, eps=Fraction("0.031")), {"budget": Uniform(step=0.007 / 0.031)}),
+        "cifar10/paper": Preset(PAPER, settings.BUDGET_OF_TRADES),
         **settings.OURS,
     },
 )

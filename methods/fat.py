@@ -14,8 +14,7 @@ Departs: the release adds noise of deviation 0.001 to every step; here is none. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -30,9 +29,7 @@ from bench.api import (
     Preset,
     Range,
     Reach,
-    Schedule,
     Targets,
-    Uniform,
     cross_entropy,
     per_image,
 )
@@ -68,21 +65,13 @@ class FAT(PGDAT):
         return torch.where(per_image(misses > tau, last), kept, last)
 
 
+PAPER = replace(settings.OF_TRADES, epochs=120, drops=(59 / 120, 89 / 120), selection="last")
+
 METHOD = Method(
     slots={"objective": FAT()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(
-            Schedule(
-                epochs=120,
-                shape="piecewise",
-                drops=(59 / 120, 89 / 120),
-                weight_decay=2e-4,
-                eps=Fraction("0.031"),
-                selection="last",
-            ),
-            {"budget": Uniform(step=0.007 / 0.031)},
-        ),
+        "cifar10/paper": Preset(PAPER, settings.BUDGET_OF_TRADES),
         **settings.OURS,
         **in_company("fat"),
     },

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from bench.api import (
-    Adversarial,
     Batch,
     Context,
     Inner,
@@ -31,14 +30,13 @@ from bench.api import (
     NotNegative,
     Positive,
     Preset,
-    Reach,
     Share,
     Targets,
     kl,
 )
 from methods import ard, settings
 from methods.adaad import TeacherEverywhere
-from methods.ard import against_label, tempered
+from methods.ard import AgainstLabel, tempered
 
 
 def trust(ctx: Context, batch: Batch, said: Tensor, beta: float, begin: float) -> Tensor:
@@ -53,7 +51,7 @@ def introspection(logits_clean: Tensor, logits_adv: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IAD1(Adversarial):
+class IAD1(AgainstLabel):
     """Divergence from the teacher where it is trusted, from the student's own clean prediction where it is not."""
 
     temperature: Positive = 1.0
@@ -65,10 +63,6 @@ class IAD1(Adversarial):
     as_released: bool = False
     """The teacher's term at full weight, whatever the trust."""
     inner: Inner = Inner(steps=10, start="uniform", mode="train")
-
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """max CE(S(x'), y)."""
-        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """a t^2 KL(p_T^t(x) || p_S^t(x')) and (1 - a) KL(p_S(x) || p_S(x')), a the trust."""
@@ -86,8 +80,7 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(PAPER),
-        "cifar100/paper": Preset(PAPER),
+        **dict.fromkeys(settings.CIFAR, Preset(PAPER)),
         **settings.OURS,
     },
 )

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from bench.api import (
-    Adversarial,
     Batch,
     Context,
     Inner,
@@ -27,7 +26,6 @@ from bench.api import (
     Method,
     NotNegative,
     Preset,
-    Reach,
     Share,
     Targets,
     cross_entropy,
@@ -37,12 +35,12 @@ from bench.api import (
 )
 from methods import settings
 from methods.adaad import TeacherEverywhere
-from methods.ard import against_label
+from methods.ard import AgainstLabel
 from methods.iad_1 import PAPER, introspection, trust
 
 
 @dataclass(frozen=True)
-class IAD2(Adversarial):
+class IAD2(AgainstLabel):
     """Cross-entropy and divergences from two teachers and from the student's own clean prediction."""
 
     robust: float = 0.5
@@ -59,10 +57,6 @@ class IAD2(Adversarial):
         """Refuse what is out of range."""
         super().__post_init__()
         require_range(self, "robust", 0, 1 - self.natural)
-
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """max CE(S(x'), y)."""
-        return against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """What label and teachers say at x', and introspection; with a the trust and T' the standard-trained teacher.
@@ -85,8 +79,7 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher", "natural"),
     presets={
-        "cifar10/paper": Preset(PAPER),
-        "cifar100/paper": Preset(PAPER),
+        **dict.fromkeys(settings.CIFAR, Preset(PAPER)),
         **settings.OURS,
     },
 )

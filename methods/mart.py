@@ -16,8 +16,7 @@ Departs: -log(1 - max p) is computed from the logits and has no bound; the relea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,10 +31,8 @@ from bench.api import (
     NotNegative,
     Preset,
     Reach,
-    Schedule,
     Share,
     Targets,
-    Uniform,
     cross_entropy,
     kl,
 )
@@ -76,21 +73,13 @@ class MART(Adversarial):
         return -torch.logaddexp(rest, torch.full_like(rest, self.floor).log())
 
 
+PAPER = replace(settings.OF_TRADES, epochs=120, lr=0.01, drops=(74 / 120, 89 / 120, 99 / 120), weight_decay=3.5e-3)
+
 METHOD = Method(
     slots={"objective": MART()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(
-            Schedule(
-                epochs=120,
-                lr=0.01,
-                shape="piecewise",
-                drops=(74 / 120, 89 / 120, 99 / 120),
-                weight_decay=3.5e-3,
-                eps=Fraction("0.031"),
-            ),
-            {"budget": Uniform(step=0.007 / 0.031)},
-        ),
+        "cifar10/paper": Preset(PAPER, settings.BUDGET_OF_TRADES),
         **settings.OURS,
     },
 )

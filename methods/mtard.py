@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from bench.api import (
-    Adversarial,
     Batch,
     Context,
     Inner,
@@ -27,7 +26,6 @@ from bench.api import (
     Method,
     NotNegative,
     Preset,
-    Reach,
     Share,
     State,
     Stateless,
@@ -51,16 +49,12 @@ class TwoTeachers(Stateless):
 
 
 @dataclass(frozen=True)
-class MTARD(Adversarial):
+class MTARD(ard.AgainstLabel):
     """Divergence from the targets at the clean and at the adversarial image."""
 
     scale: NotNegative = 1.0
     """Of both divergences, which the paper sums over the classes; 0.1 in the release."""
     inner: Inner = Inner(steps=10, start="gaussian", mode="eval")
-
-    def perturb(self, ctx: Context, batch: Batch, targets: Targets, reach: Reach) -> Tensor:
-        """max CE(S(x'), y)."""
-        return ard.against_label(self.inner, ctx, batch, reach)
 
     def losses(self, ctx: Context, batch: Batch, adv: Tensor, targets: Targets) -> Losses:
         """KL(p_N(x) || p_S(x)) and KL(p_T(x') || p_S(x')), the teachers without a graph."""
@@ -107,7 +101,7 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher", "natural"),
     presets={
-        **dict.fromkeys(("cifar10/paper", "cifar100/paper"), PAPER),
+        **dict.fromkeys(settings.CIFAR, PAPER),
         **settings.OURS,
     },
 )

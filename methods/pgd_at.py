@@ -55,7 +55,7 @@ METHOD = Method(
     slots={"objective": PGDAT()},
     module=__name__,
     presets={
-        **dict.fromkeys(("cifar10/paper", "cifar100/paper"), Preset(replace(settings.LONG, normalize=True))),
+        **dict.fromkeys(settings.CIFAR, Preset(replace(settings.LONG, normalize=True))),
         **settings.OURS,
     },
 )

@@ -80,8 +80,7 @@ METHOD = Method(
     module=__name__,
     teachers=("teacher",),
     presets={
-        "cifar10/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
-        "cifar100/paper": Preset(PAPER, {"objective": RSLAD(scale=0.1)}),
+        **dict.fromkeys(settings.CIFAR, Preset(PAPER, {"objective": RSLAD(scale=0.1)})),
         **settings.OURS,
     },
 )

@@ -49,9 +49,7 @@ METHOD = Method(
     on="pgd-at",
     module=__name__,
     presets={
-        "cifar10/paper": PAPER,
-        "cifar100/paper": PAPER,
-        "tiny-imagenet/paper": PAPER,
+        **dict.fromkeys((*settings.CIFAR, "tiny-imagenet/paper"), PAPER),
         **settings.OURS,
     },
 )

@@ -13,8 +13,7 @@ Departs: the step is 2/255 at 8/255 (a quarter of eps) unless the preset says ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,9 +28,7 @@ from bench.api import (
     NotNegative,
     Preset,
     Reach,
-    Schedule,
     Targets,
-    Uniform,
     cross_entropy,
     kl,
     switched,
@@ -61,21 +58,13 @@ class TRADES(Adversarial):
         return Losses(cross_entropy(logits_clean, targets.clean), smooth, logits_clean, logits_adv)
 
 
+PAPER = replace(settings.OF_TRADES, epochs=76, drops=(74 / 76,), selection="last")
+
 METHOD = Method(
     slots={"objective": TRADES()},
     module=__name__,
     presets={
-        "cifar10/paper": Preset(
-            Schedule(
-                epochs=76,
-                shape="piecewise",
-                drops=(74 / 76,),
-                weight_decay=2e-4,
-                eps=Fraction("0.031"),
-                selection="last",
-            ),
-            {"budget": Uniform(step=0.007 / 0.031)},
-        ),
+        "cifar10/paper": Preset(PAPER, settings.BUDGET_OF_TRADES),
         **settings.OURS,
         **in_company("trades"),
     },

@@ -14,14 +14,13 @@ Departs: the held-out images are attacked by the harness's PGD-10 on the cross-e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.api import Batch, Context, Losses, Method, NotNegative, Preset, Schedule, Tally, Uniform, Weights
+from bench.api import Batch, Context, Losses, Method, NotNegative, Preset, Tally, Uniform, Weights
 from methods import settings
 
 
@@ -71,15 +70,7 @@ def means(sums: Tensor, count: Tensor) -> Tensor:
 
 PAPER = Preset(
     # the release cuts at its epochs 75, 90 and 100, counted from 1
-    Schedule(
-        epochs=100,
-        shape="piecewise",
-        drops=(0.74, 0.89, 0.99),
-        weight_decay=2e-4,
-        eps=Fraction("0.031"),
-        holdout=0.06,
-        selection="last",
-    ),
+    replace(settings.OF_TRADES, epochs=100, drops=(0.74, 0.89, 0.99), holdout=0.06, selection="last"),
     {"budget": WAT(step=0.007 / 0.031)},
 )
 
@@ -88,8 +79,7 @@ METHOD = Method(
     on="trades",
     module=__name__,
     presets={
-        "cifar10/paper": PAPER,
-        "cifar100/paper": PAPER,
+        **dict.fromkeys(settings.CIFAR, PAPER),
         **settings.OURS,
     },
 )
