@@ -9,7 +9,6 @@ Each takes an attack, raises `AssertionError` with a line about what is wrong, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from bench.attacks.base import Attack, Attributed
 from bench.attacks.prepare import prepared
 from bench.attacks.trial import checked
-from bench.conformance.watching import global_randomness, require
+from bench.conformance.watching import by_name, global_randomness, require
 from bench.errors import BenchError
 from bench.evaluation.meter import Meter
 from bench.norms import LINF, NORMS, Norm
@@ -230,18 +229,13 @@ def any_training(model: nn.Module) -> bool:
     return any(module.training for module in model.modules())
 
 
-ATTACK_CHECKS: Mapping[str, Callable[[Attack], None]] = MappingProxyType(
-    {
-        check.__name__.removeprefix("check_"): check
-        for check in (
-            check_is_a_value,
-            check_keeps_to_the_budget,
-            check_breaks_what_can_be_broken,
-            check_tells_the_truth,
-            check_an_image_does_not_depend_on_its_batch,
-            check_can_be_repeated,
-            check_leaves_the_model_alone,
-        )
-    }
+ATTACK_CHECKS: Mapping[str, Callable[[Attack], None]] = by_name(
+    check_is_a_value,
+    check_keeps_to_the_budget,
+    check_breaks_what_can_be_broken,
+    check_tells_the_truth,
+    check_an_image_does_not_depend_on_its_batch,
+    check_can_be_repeated,
+    check_leaves_the_model_alone,
 )
 """Every check, by what it asks of an attack."""

@@ -12,10 +12,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import AmbiguousName, BadStore, UnknownName
-from bench.store.database import Store
+
+if TYPE_CHECKING:
+    from bench.store.database import Store
 
 _SOME_SEEDS = re.compile(r"(?P<name>.+)#(?P<seeds>[0-9]+(,[0-9]+)+)")
 SHORTEST_PREFIX = 4

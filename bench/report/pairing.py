@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.errors import BadStore
 from bench.report import metrics
-from bench.report.boards import CLEAN
-from bench.report.names import Entry, Member, calls_attack
+from bench.report.boards import CLEAN, Setting
+from bench.report.names import Entry, Member
 from bench.store.database import Store
 
 
@@ -92,56 +91,6 @@ class Side:
     worst_class: str
     worst_accuracy: float
     nsd: float
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a figure is on and under: samples and attack.
-
-    Attributes:
-        dataset: name of the data set.
-        split: its split.
-        subset: "" for the whole split, else how the samples were chosen.
-        dataset_id: identity of the samples.
-        class_names: (K,) names, in class order.
-        attack: name of the attack.
-        attack_id: its fingerprint.
-        norm: norm of its budget.
-        eps_exact: radius as the exact text, such as "8/255".
-    """
-
-    dataset: str
-    split: str
-    subset: str
-    dataset_id: str
-    class_names: tuple[str, ...]
-    attack: str
-    attack_id: str
-    norm: str
-    eps_exact: str
-
-    @property
-    def title(self) -> str:
-        """Attack, budget and data in words."""
-        threat = self.attack if self.attack == CLEAN else f"{self.attack} {self.norm} {self.eps_exact}"
-        return f"{threat} on {self.dataset} {self.split}" + (f" ({self.subset})" if self.subset else "")
-
-    def is_under(self, attack: str) -> bool:
-        """Whether `attack` calls the attack: its name, or the beginning of its fingerprint."""
-        return calls_attack(attack, self.attack, self.attack_id)
-
-    def as_dict(self) -> dict[str, Any]:
-        """What it was on, ready for JSON."""
-        return {
-            "dataset": self.dataset,
-            "split": self.split,
-            "subset": self.subset,
-            "dataset_id": self.dataset_id,
-            "attack": self.attack,
-            "attack_id": self.attack_id,
-            "norm": self.norm,
-            "eps": self.eps_exact,
-        }
 
 
 @dataclass(frozen=True)
@@ -283,21 +232,11 @@ def settings(store: Store, keys: set[Key]) -> dict[Key, Setting]:
         "ORDER BY d.name, d.split, d.subset, d.dataset_id, a.name != ?, a.norm, a.eps, a.name, a.attack_id",
         [CLEAN],
     )
-    return {
-        (dataset_id, attack_id): Setting(
-            dataset=dataset,
-            split=split,
-            subset=subset,
-            dataset_id=dataset_id,
-            class_names=tuple(class_names),
-            attack=attack,
-            attack_id=attack_id,
-            norm=norm,
-            eps_exact=eps_exact,
-        )
-        for dataset, split, subset, dataset_id, class_names, attack, attack_id, norm, eps_exact in rows
-        if (dataset_id, attack_id) in keys
-    }
+    found = [
+        Setting(dataset, split, subset, dataset_id, tuple(class_names), *attack)
+        for dataset, split, subset, dataset_id, class_names, *attack in rows
+    ]
+    return {(one.dataset_id, one.attack_id): one for one in found if (one.dataset_id, one.attack_id) in keys}
 
 
 def _count(store: Store, evaluations: Sequence[tuple[int, int]]) -> list[Mapping[int, Counts]]:

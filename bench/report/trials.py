@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import BadStore
+from bench.report.boards import Setting
 from bench.report.inference.crossed import FEWEST_SEEDS
 from bench.report.names import Entry, Member
-from bench.report.pairing import Key, Setting, evaluations, settings
+from bench.report.pairing import Key, evaluations, settings
 from bench.store.database import Store
 
 Correct = npt.NDArray[np.bool_]

@@ -44,14 +44,11 @@ class Objective(Protocol):
         return 0
 
 
-class TargetRule(Protocol):
-    """What an image should be called."""
+class Rule(Protocol):
+    """What remembers from step to step and from epoch to epoch."""
 
     def init(self, ctx: Context) -> State:
         """State before the first step."""
-
-    def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:
-        """Distributions over the classes."""
 
     def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
         """State after a step."""
@@ -60,23 +57,21 @@ class TargetRule(Protocol):
         """State after an epoch, from what the epoch showed class by class."""
 
 
-class BudgetRule(Protocol):
-    """How far an image may move and how much it counts."""
+class TargetRule(Rule, Protocol):
+    """What an image should be called."""
 
-    def init(self, ctx: Context) -> State:
-        """State before the first step."""
+    def __call__(self, ctx: Context, batch: Batch, state: State) -> Targets:
+        """Distributions over the classes."""
+
+
+class BudgetRule(Rule, Protocol):
+    """How far an image may move and how much it counts."""
 
     def reach(self, ctx: Context, batch: Batch, state: State) -> Reach:
         """Radius and step of each image, (B,)."""
 
     def weigh(self, ctx: Context, batch: Batch, losses: Losses, state: State) -> Weights:
         """Weight of each image in the two parts of the loss, (B,)."""
-
-    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
-        """State after a step."""
-
-    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
-        """State after an epoch."""
 
 
 class StepRule(Protocol):
@@ -88,21 +83,12 @@ class StepRule(Protocol):
         """Make one step; `objective` evaluates loss and losses at the current weights. Returns what it minimised."""
 
 
-class AverageRule(Protocol):
-    """Which weights are kept beside the trained ones."""
+class AverageRule(Rule, Protocol):
+    """Which weights are kept beside the trained ones: the ends of steps and epochs move `ctx.averaged`."""
 
     @property
     def judged(self) -> bool:
         """Whether the averaged weights, rather than the trained ones, are what is validated and evaluated."""
-
-    def init(self, ctx: Context) -> State:
-        """State before the first step."""
-
-    def end_step(self, ctx: Context, state: State, losses: Losses) -> State:
-        """Move `ctx.averaged` after a step; state after it."""
-
-    def end_epoch(self, ctx: Context, state: State, tally: Tally) -> State:
-        """Move `ctx.averaged` after an epoch; state after it."""
 
 
 class Stateless(Ranged):

@@ -19,6 +19,7 @@ from bench.report.boards.values import (
     Board as Board,
     Row as Row,
     Score as Score,
+    Setting as Setting,
     arenas as arenas,
     tell_apart as tell_apart,
 )

@@ -6,7 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from bench.report.names import calls_attack
 
 CLEAN = "clean"
 """Name of the attack that leaves images alone."""
@@ -129,22 +131,19 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Board:
-    """Rows that may be compared: the same samples, the same attack.
+class Setting:
+    """What a figure is on and under: samples and attack.
 
     Attributes:
         dataset: name of the data set.
         split: its split.
-        subset: '' for the whole split, else how the samples were chosen.
+        subset: "" for the whole split, else how the samples were chosen.
         dataset_id: identity of the samples.
         class_names: (K,) names, in class order.
-        samples: number of samples attacked.
         attack: name of the attack.
         attack_id: its fingerprint.
         norm: norm of its budget.
-        eps: radius as a number, in units of the pixel range [0, 1].
-        eps_exact: radius as the exact text, such as '8/255'.
-        rows: the entries, sorted.
+        eps_exact: radius as the exact text, such as "8/255".
     """
 
     dataset: str
@@ -152,13 +151,10 @@ class Board:
     subset: str
     dataset_id: str
     class_names: tuple[str, ...]
-    samples: int
     attack: str
     attack_id: str
     norm: str
-    eps: float
     eps_exact: str
-    rows: tuple[Row, ...]
 
     @property
     def is_clean(self) -> bool:
@@ -169,6 +165,44 @@ class Board:
     def data(self) -> str:
         """The samples in words: `digits test (n=100,seed=0)`."""
         return f"{self.dataset} {self.split}" + (f" ({self.subset})" if self.subset else "")
+
+    @property
+    def title(self) -> str:
+        """Attack, budget and data in words."""
+        threat = self.attack if self.is_clean else f"{self.attack} {self.norm} {self.eps_exact}"
+        return f"{threat} on {self.data}"
+
+    def is_under(self, attack: str) -> bool:
+        """Whether `attack` calls the attack: its name, or the beginning of its fingerprint."""
+        return calls_attack(attack, self.attack, self.attack_id)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What it was on, ready for JSON."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "subset": self.subset,
+            "dataset_id": self.dataset_id,
+            "attack": self.attack,
+            "attack_id": self.attack_id,
+            "norm": self.norm,
+            "eps": self.eps_exact,
+        }
+
+
+@dataclass(frozen=True)
+class Board(Setting):
+    """Rows that may be compared: the same samples, the same attack.
+
+    Attributes:
+        samples: number of samples attacked.
+        eps: radius as a number, in units of the pixel range [0, 1].
+        rows: the entries, sorted.
+    """
+
+    samples: int
+    eps: float
+    rows: tuple[Row, ...]
 
     @property
     def threat(self) -> str:
